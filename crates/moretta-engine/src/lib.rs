@@ -1,1 +1,17 @@
-//! `moretta-engine`.
+//! The I/O shell of moretta: worker threads with their sockets and pollers around [`moretta_core`], a helper thread for
+//! names and control, and the border to control code.
+//!
+//! [`Engine`] is everything that the border offers: documents and secrets go down, events come up, and the datagrams of
+//! an application's tunnels pass through [`TunnelQueue`]. Nothing here decides whether a tunnel may exist or how a
+//! datagram is framed; that is `moretta-core`'s, which has no sockets.
+
+mod border;
+pub mod document;
+mod engine;
+mod error;
+mod queue;
+mod wake;
+
+pub use engine::Engine;
+pub use error::EngineError;
+pub use queue::{QUEUE_BYTES, QueueCounters, SendOutcome, TunnelQueue, TunnelState};
