@@ -9,8 +9,12 @@
 //! | [`datagram`] | Quarter Stream ID and Context ID in front of an HTTP Datagram | RFC 9297 §2.1, RFC 9298 §4 |
 //! | [`capsule`] | capsule stream reader and writers | RFC 9297 §3 |
 //! | [`head`] | request and response heads that know no HTTP version | RFC 9110, RFC 9114 §4.2.2 |
+//! | [`host`] | `target_host` and `target_port` | RFC 9298 §3 |
+//! | [`prefix`] | which addresses are special | RFC 6890, RFC 9298 §7 |
 
 pub mod capsule;
 pub mod datagram;
 pub mod head;
+pub mod host;
+pub mod prefix;
 pub mod varint;
