@@ -41,7 +41,7 @@ OLD_NAMES = {
 def permitted(expression: str, allowed: set[str]) -> bool:
     """Evaluate an SPDX expression: one arm of every OR and both arms of every AND must be allowed."""
     # Old crates separate alternatives with a slash.
-    tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
+    tokens: list[str] = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
     position = 0
 
     def peek() -> str:
