@@ -53,14 +53,12 @@ fn entry(row: &Value) -> Result<(IpAddr, u8, String), Box<dyn Error>> {
     let (address, length): (IpAddr, u8) = (address.parse()?, length.parse()?);
     let (net, host_bits) = match address {
         IpAddr::V4(v4) => {
-            let bits = v4.to_bits();
-            let host = bits.checked_shl(length.into()).unwrap_or(0);
-            (format!("IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits({bits:#x}), {length}))"), u128::from(host))
+            let host = v4.to_bits().checked_shl(length.into()).unwrap_or(0);
+            (format!("IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new{}, {length}))", tuple(v4.octets())), host.into())
         }
         IpAddr::V6(v6) => {
-            let bits = v6.to_bits();
-            let host = bits.checked_shl(length.into()).unwrap_or(0);
-            (format!("IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits({bits:#x}), {length}))"), host)
+            let host = v6.to_bits().checked_shl(length.into()).unwrap_or(0);
+            (format!("IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new{}, {length}))", tuple(v6.segments())), host)
         }
     };
     if host_bits != 0 {
@@ -78,4 +76,10 @@ fn entry(row: &Value) -> Result<(IpAddr, u8, String), Box<dyn Error>> {
         length,
         format!("SpecialPrefix {{ prefix: {net}, tier: Tier::{tier}, name: {name:?}, source: {source:?} }}"),
     ))
+}
+
+/// `[10, 0, 0, 0]` as `(10, 0, 0, 0)`.
+fn tuple<T: ToString>(parts: impl IntoIterator<Item = T>) -> String {
+    let parts: Vec<String> = parts.into_iter().map(|part| part.to_string()).collect();
+    format!("({})", parts.join(", "))
 }

@@ -140,6 +140,7 @@ const NAT64_LOCAL_USE: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b,
 const SIX_TO_FOUR: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
 const TEREDO: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32);
 
+#[expect(clippy::ip_constant, reason = "generated")]
 const TABLE: &[SpecialPrefix] = &include!(concat!(env!("OUT_DIR"), "/special_prefixes.rs"));
 
 #[cfg(test)]
