@@ -1,0 +1,70 @@
+"""What leaves the gateway's machine, seen by a packet socket: RFC 9298 sections 3.1 and 6.2 (needs CAP_NET_RAW)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from .conftest import Gateway, Target, udp_target
+from .peer import RawPeer
+
+pytestmark = pytest.mark.asyncio
+
+ETH_P_ALL = 3
+ETHERNET_HEADER_BYTES = 14
+
+
+@pytest.fixture
+def loopback_capture() -> Iterator[socket.socket]:
+    try:
+        capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    except PermissionError:
+        pytest.skip("a packet socket needs CAP_NET_RAW")
+    with capture:
+        capture.bind(("lo", 0))
+        capture.settimeout(5)
+        yield capture
+
+
+async def packet_with(capture: socket.socket, payload: bytes) -> bytes:
+    """The first IP packet on loopback that carries `payload`."""
+
+    def search() -> bytes:
+        for _ in range(10_000):
+            packet = capture.recv(65536)[ETHERNET_HEADER_BYTES:]
+            if payload in packet:
+                return packet
+        raise AssertionError("the payload never passed")
+
+    return await asyncio.get_running_loop().run_in_executor(None, search)
+
+
+@pytest.mark.row("UDP-48", "UDP-50")
+async def test_an_ipv4_datagram_leaves_with_df_and_not_ect(gateway: Gateway, peer: RawPeer, target: Target, loopback_capture: socket.socket) -> None:
+    stream_id = await gateway.open(peer, target.address)
+    payload = b"is DF set on this one?"
+    peer.send_http_datagram(stream_id, payload)
+    packet = await packet_with(loopback_capture, payload)
+    assert packet[0] >> 4 == 4
+    flags_and_offset = int.from_bytes(packet[6:8], "big")
+    assert flags_and_offset & 0x4000, "DF"
+    assert flags_and_offset & 0x3FFF == 0, "no fragment"
+    assert packet[1] & 0x03 == 0, "Not-ECT"
+
+
+@pytest.mark.row("UDP-49")
+async def test_an_ipv6_datagram_leaves_without_a_fragment_header(gateway: Gateway, peer: RawPeer, loopback_capture: socket.socket) -> None:
+    try:
+        opening = udp_target("::1")
+        async with opening as target:
+            stream_id = await gateway.open(peer, target.address)
+            payload = b"is there a fragment header on this one?"
+            peer.send_http_datagram(stream_id, payload)
+            packet = await packet_with(loopback_capture, payload)
+            assert packet[0] >> 4 == 6
+            assert packet[6] == socket.IPPROTO_UDP, "the next header is UDP itself"
+    except OSError as error:
+        pytest.skip(f"no IPv6 loopback on this machine: {error}")

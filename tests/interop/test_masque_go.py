@@ -1,0 +1,231 @@
+"""quic-go's masque-go v0.4.0 as client of our gateway and as the proxy of our client (CF-7)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aioquic.asyncio import QuicConnectionProtocol, serve
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import HeadersReceived
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+
+import moretta
+from tests.conformance.conftest import Authority, OpenGateway, Target
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
+
+STOCK_SIZES = [64, 65, 500, 1199, 1200]
+LARGE_SIZES = [64, 1200, 1300, 1400]
+PATIENCE_SECONDS = 15.0
+
+
+@dataclass
+class Peer:
+    """A foreign program that prints one fact per line and reads one command per line."""
+
+    process: asyncio.subprocess.Process
+
+    async def fact(self, event: str) -> dict[str, Any]:
+        """The next fact of this kind; the ones before it are passed over."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while line := await self.process.stdout.readline():
+                fact: dict[str, Any] = json.loads(line)
+                if fact["event"] == event:
+                    return fact
+        assert self.process.stderr is not None
+        raise AssertionError(f"the peer ended before {event!r}: {(await self.process.stderr.read()).decode()}")
+
+    def command(self, **command: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command).encode() + b"\n")
+
+
+@contextlib.asynccontextmanager
+async def running(*arguments: str | Path, environment: dict[str, str] | None = None) -> AsyncIterator[Peer]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*map(str, arguments), stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **(environment or {})})
+    try:
+        yield Peer(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# masque-go as client of our gateway
+
+
+@pytest.fixture
+async def http3_origin(authority: Authority) -> AsyncIterator[int]:
+    """An HTTP/3 origin on aioquic that answers every request with a greeting; yields its port."""
+
+    class Origin(QuicConnectionProtocol):
+        http: H3Connection | None = None
+
+        def quic_event_received(self, event: events.QuicEvent) -> None:
+            if isinstance(event, events.ProtocolNegotiated):
+                self.http = H3Connection(self._quic)
+            for found in self.http.handle_event(event) if self.http else []:
+                if isinstance(found, HeadersReceived):
+                    assert self.http is not None
+                    self.http.send_headers(found.stream_id, [(b":status", b"200")])
+                    self.http.send_data(found.stream_id, b"hello from the origin", True)
+                    self.transmit()
+
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
+    configuration.load_cert_chain(str(authority.certificate), str(authority.key))
+    server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=Origin)
+    yield server._transport.get_extra_info("sockname")[1]
+    server.close()
+
+
+async def test_masque_gos_own_client_fetches_a_page_through_our_gateway(go_peers: Path, open_gateway: OpenGateway, authority: Authority, http3_origin: int) -> None:
+    """An inner QUIC handshake works from its first packet (CF-4)."""
+    async with open_gateway() as gateway:
+        template = f"https://localhost:{gateway.address[1]}/.well-known/masque/udp/{{target_host}}/{{target_port}}/"
+        trust = {"SSL_CERT_FILE": str(authority.ca_file)}
+        async with running(go_peers / "client", "-t", template, f"https://127.0.0.1:{http3_origin}/", environment=trust) as peer:
+            _, stderr = await asyncio.wait_for(peer.process.communicate(), PATIENCE_SECONDS)
+            assert b"HTTP status: 200" in stderr, stderr.decode()
+            assert b"hello from the origin" in stderr
+
+
+def client_arguments(go_peers: Path, port: int, authority: Authority, target: tuple[str, int]) -> list[str | Path]:
+    template = f"https://127.0.0.1:{port}/.well-known/masque/udp/{{target_host}}/{{target_port}}/"
+    return [go_peers / "interop", "client", "-template", template, "-ca", authority.ca_file, "-target", f"{target[0]}:{target[1]}"]
+
+
+async def test_payloads_of_64_to_1400_bytes_pass_both_ways_through_our_gateway(go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target) -> None:
+    async with open_gateway() as gateway, running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer:
+        await peer.fact("opened")
+        for size in LARGE_SIZES:
+            await echoed_by_peer(peer, size)
+
+
+async def echoed_by_peer(peer: Peer, size: int) -> None:
+    """Sends `size` bytes until they come back: what is larger than the path so far known is dropped, while its MTU is searched."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            peer.command(do="send", size=size, fill=size % 251)
+            with contextlib.suppress(TimeoutError):
+                fact = await asyncio.wait_for(peer.fact("received"), 0.25)
+                if fact["size"] == size:
+                    assert fact["uniform"]
+                    return
+
+
+async def test_a_refusal_of_ours_reaches_masque_go_with_its_proxy_status(go_peers: Path, open_gateway: OpenGateway, authority: Authority, target: Target) -> None:
+    async with open_gateway(rules=[]) as gateway, running(*client_arguments(go_peers, gateway.address[1], authority, target.address)) as peer:
+        fact = await peer.fact("response")
+        assert fact["status"] == 403
+        assert "http_request_denied" in fact["proxy_status"]
+
+
+async def test_masque_gos_close_frees_the_tunnel_at_our_gateway(go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target) -> None:
+    async with open_gateway() as gateway, running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer:
+        await peer.fact("opened")
+        await echoed_by_peer(peer, 64)
+        peer.command(do="close")
+        await peer.fact("ended")
+
+
+async def test_our_drain_ends_masque_gos_tunnel(go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target) -> None:
+    async with open_gateway() as gateway, running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer:
+        await peer.fact("opened")
+        await echoed_by_peer(peer, 64)
+        await gateway.server.drain(deadline_seconds=0.2)
+        await peer.fact("ended")
+
+
+# masque-go as proxy of our client
+
+
+@contextlib.asynccontextmanager
+async def stock_proxy(go_peers: Path, authority: Authority) -> AsyncIterator[str]:
+    port = free_port()
+    template = f"https://127.0.0.1:{port}/masque?h={{target_host}}&p={{target_port}}"
+    async with running(go_peers / "proxy", "-t", template, "-b", f"127.0.0.1:{port}", "-c", authority.certificate, "-k", authority.key):
+        yield template
+
+
+@contextlib.asynccontextmanager
+async def harness_proxy(go_peers: Path, authority: Authority, *arguments: str) -> AsyncIterator[tuple[str, Peer]]:
+    port = free_port()
+    template = f"https://127.0.0.1:{port}/masque?h={{target_host}}&p={{target_port}}"
+    options = ["-template", template, "-bind", f"127.0.0.1:{port}", "-cert", authority.certificate, "-key", authority.key, *arguments]
+    async with running(go_peers / "interop", "proxy", *options) as peer:
+        await peer.fact("listening")
+        yield template, peer
+
+
+async def echoed_by_us(tunnel: moretta.UdpTunnel, size: int) -> None:
+    payload = bytes([size % 251]) * size
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            with contextlib.suppress(moretta.DatagramTooLarge):
+                tunnel.send(payload)
+            with contextlib.suppress(TimeoutError):
+                if await asyncio.wait_for(tunnel.recv(), 0.25) == payload:
+                    return
+
+
+async def test_our_client_speaks_with_masque_gos_own_proxy(go_peers: Path, authority: Authority, echo_target: Target) -> None:
+    async with (
+        stock_proxy(go_peers, authority) as template,
+        moretta.connect(template, ca_file=authority.ca_file) as gateway,
+        gateway.open_udp(*echo_target.address) as tunnel,
+    ):
+        assert tunnel.max_datagram_size >= 1200
+        for size in STOCK_SIZES:
+            await echoed_by_us(tunnel, size)
+
+
+async def test_our_client_passes_1400_bytes_through_a_proxy_with_larger_packets(go_peers: Path, authority: Authority, echo_target: Target) -> None:
+    async with (
+        harness_proxy(go_peers, authority) as (template, _),
+        moretta.connect(template, ca_file=authority.ca_file) as gateway,
+        gateway.open_udp(*echo_target.address) as tunnel,
+    ):
+        for size in LARGE_SIZES:
+            await echoed_by_us(tunnel, size)
+
+
+async def test_a_refusal_of_masque_go_is_raised_with_its_status(go_peers: Path, authority: Authority, target: Target) -> None:
+    async with harness_proxy(go_peers, authority, "-refuse", "403") as (template, _), moretta.connect(template, ca_file=authority.ca_file) as gateway:
+        with pytest.raises(moretta.TunnelRefused) as refused:
+            await gateway.open_udp(*target.address)
+        assert refused.value.status == 403
+
+
+async def test_our_close_ends_masque_gos_tunnel_and_the_connection_goes_on(go_peers: Path, authority: Authority, echo_target: Target) -> None:
+    async with harness_proxy(go_peers, authority) as (template, _), moretta.connect(template, ca_file=authority.ca_file) as gateway:
+        async with gateway.open_udp(*echo_target.address) as tunnel:
+            await echoed_by_us(tunnel, 64)
+        async with gateway.open_udp(*echo_target.address) as tunnel:
+            await echoed_by_us(tunnel, 65)
+
+
+async def test_masque_gos_close_ends_our_tunnel(go_peers: Path, authority: Authority, echo_target: Target) -> None:
+    async with harness_proxy(go_peers, authority) as (template, peer), moretta.connect(template, ca_file=authority.ca_file) as gateway:
+        tunnel = await gateway.open_udp(*echo_target.address)
+        await echoed_by_us(tunnel, 64)
+        peer.command(do="close")
+        await asyncio.wait_for(tunnel.wait_closed(), PATIENCE_SECONDS)
