@@ -9,9 +9,9 @@ import pytest
 
 import moretta
 
-from . import wire
-from .conftest import Authority
-from .peer import Fields, RawPeer, RawServer, raw_server
+from rig import wire
+from rig.fixtures import Authority
+from rig.peer import Fields, RawPeer, RawServer, raw_server
 
 pytestmark = pytest.mark.asyncio
 

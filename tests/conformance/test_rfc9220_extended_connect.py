@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from . import wire
-from .conftest import Gateway, Target
-from .peer import Fields, RawPeer, connect_udp_fields
+from rig import wire
+from rig.fixtures import Gateway, Target
+from rig.peer import Fields, RawPeer, connect_udp_fields
 
 pytestmark = pytest.mark.asyncio
 

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from . import wire
-from .conftest import Gateway, OpenGateway, Target
-from .peer import RawPeer, connect_udp_fields
+from rig import wire
+from rig.fixtures import Gateway, OpenGateway, Target
+from rig.peer import RawPeer, connect_udp_fields
 
 pytestmark = pytest.mark.asyncio
 

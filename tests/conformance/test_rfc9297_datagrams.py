@@ -9,9 +9,9 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 
-from . import wire
-from .conftest import Gateway, Target
-from .peer import RawPeer
+from rig import wire
+from rig.fixtures import Gateway, Target
+from rig.peer import RawPeer
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import Gateway, Target, udp_target
-from .peer import RawPeer
+from rig.fixtures import Gateway, Target, udp_target
+from rig.peer import RawPeer
 
 pytestmark = pytest.mark.asyncio
 

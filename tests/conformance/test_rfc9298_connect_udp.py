@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from . import wire
-from .conftest import Gateway, OpenGateway, Target, udp_target
-from .peer import RawPeer, Response, connect_udp_fields
+from rig import wire
+from rig.fixtures import Gateway, OpenGateway, Target, udp_target
+from rig.peer import RawPeer, Response, connect_udp_fields
 
 pytestmark = pytest.mark.asyncio
 

@@ -11,8 +11,8 @@ import pytest
 from dnslib import AAAA, QTYPE, RCODE, RR, A, DNSRecord
 from dnslib.server import BaseResolver, DNSHandler, DNSServer
 
-from .conftest import Gateway, OpenGateway, Target
-from .peer import RawPeer, connect_udp_fields
+from rig.fixtures import Gateway, OpenGateway, Target
+from rig.peer import RawPeer, connect_udp_fields
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,10 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import authority, echo_target, open_gateway, pytest_addoption, target
-
-__all__ = ["authority", "echo_target", "open_gateway", "pytest_addoption", "target"]
-
 SOURCE = Path(__file__).parent / "go"
 BUILT = Path(__file__).parents[2] / ".interop"
 

@@ -20,7 +20,7 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 
 import moretta
-from tests.conformance.conftest import Authority, OpenGateway, Target
+from rig.fixtures import Authority, OpenGateway, Target
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 

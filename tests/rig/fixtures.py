@@ -1,8 +1,4 @@
-"""A real gateway, a real target and a certificate authority for the conformance tests.
-
-The rows are written for the profile `interop`, the text of the RFCs; `--profile hardened` runs them again under the
-default profile, where a row marked `differs_when_hardened` must fail: the list of differences is exact.
-"""
+"""A real gateway, a real target and a certificate authority, as fixtures; tests/conftest.py makes them known to pytest."""
 
 from __future__ import annotations
 
@@ -18,23 +14,9 @@ import trustme
 
 import moretta
 
-from .peer import RawPeer, connect_udp_fields, raw_client
+from rig.peer import RawPeer, connect_udp_fields, raw_client
 
 WAIT_SECONDS = 10.0
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    with contextlib.suppress(ValueError):
-        parser.addoption("--profile", choices=["interop", "hardened"], default="interop", help="profile of the gateway under test")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--profile") != "hardened":
-        return
-    for item in items:
-        marker = item.get_closest_marker("differs_when_hardened")
-        if marker is not None:
-            item.add_marker(pytest.mark.xfail(reason=str(marker.args[0]), strict=True))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from . import wire
+from rig import wire
 
 Fields = list[tuple[bytes, bytes]]
 PATIENCE_SECONDS = 10.0

@@ -1,0 +1,1 @@
+"""What the tests stand on: raw peers, a real target, a real gateway, certificates."""
