@@ -11,10 +11,12 @@
 //! | [`head`] | request and response heads that know no HTTP version | RFC 9110, RFC 9114 §4.2.2 |
 //! | [`host`] | `target_host` and `target_port` | RFC 9298 §3 |
 //! | [`prefix`] | which addresses are special | RFC 6890, RFC 9298 §7 |
+//! | [`template`] | URI templates, expanded and matched | RFC 9298 §2, RFC 6570 |
 
 pub mod capsule;
 pub mod datagram;
 pub mod head;
 pub mod host;
 pub mod prefix;
+pub mod template;
 pub mod varint;
