@@ -10,11 +10,13 @@
 //! | [`capsule`] | capsule stream reader and writers | RFC 9297 §3 |
 //! | [`head`] | request and response heads that know no HTTP version | RFC 9110, RFC 9114 §4.2.2 |
 //! | [`host`] | `target_host` and `target_port` | RFC 9298 §3 |
+//! | [`fields`] | Capsule-Protocol and Proxy-Status | RFC 9297 §3.4, RFC 9209 |
 //! | [`prefix`] | which addresses are special | RFC 6890, RFC 9298 §7 |
 //! | [`template`] | URI templates, expanded and matched | RFC 9298 §2, RFC 6570 |
 
 pub mod capsule;
 pub mod datagram;
+pub mod fields;
 pub mod head;
 pub mod host;
 pub mod prefix;
