@@ -8,13 +8,34 @@
 //!
 //! After every call that puts something in, take everything out: actions, then events, then writable streams.
 
+mod budget;
 pub mod code;
 mod config;
 mod connection;
+mod datagram;
 mod event;
+mod fault;
+mod frame;
+mod output;
+mod permission;
+mod qpack;
+mod request_stream;
+mod send;
 mod settings;
+mod shared;
+mod stream_ids;
+mod uni;
+mod validate;
 
 pub use config::{Config, Role};
 pub use connection::Connection;
 pub use event::{Action, DatagramDrop, DatagramRoute, Event, SendError, UniKind};
+pub use fault::{Counters, Fault, FaultCounters, Scope};
 pub use settings::Settings;
+
+/// A moment for unit tests; all of them reckon from it.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made up")]
+fn test_clock() -> std::time::Instant {
+    std::time::Instant::now()
+}
