@@ -1,0 +1,42 @@
+//! How the engine's errors, and panics of our own code, become Python exceptions.
+
+use moretta_engine::EngineError;
+use pyo3::import_exception;
+use pyo3::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+import_exception!(moretta.errors, EngineClosed);
+import_exception!(moretta.errors, EngineFault);
+
+/// Runs `call` without the GIL.
+///
+/// # Errors
+/// What `call` returned, or `EngineFault` when it panicked: a bug of ours ends one call and never the interpreter.
+pub(crate) fn detached<T: Send>(py: Python<'_>, call: impl FnOnce() -> Result<T, EngineError> + Send) -> PyResult<T> {
+    py.detach(|| guarded(call)).and_then(|result| result.map_err(|error| raised(&error)))
+}
+
+/// Runs `call` and turns a panic into `EngineFault`.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> PyResult<T> {
+    // What a panicking call leaves behind is behind locks that recover, or is dropped with the call.
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let words = panic
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        EngineFault::new_err((format!("the engine panicked, which is a bug: {words}"), "panic", ""))
+    })
+}
+
+/// A handle whose owner is gone.
+pub(crate) fn closed(why: &'static str) -> PyErr {
+    EngineClosed::new_err(why)
+}
+
+fn raised(error: &EngineError) -> PyErr {
+    if matches!(error, EngineError::Closed) {
+        return closed("the engine is closed");
+    }
+    EngineFault::new_err((error.to_string(), error.code(), error.path().to_owned()))
+}
