@@ -33,7 +33,7 @@ pub enum Trigger {
 pub struct PollEvent {
     /// The key it was registered with.
     pub key: u64,
-    /// Something to read, or an error that reading would return.
+    /// Something to read.
     pub readable: bool,
     /// Room to write.
     pub writable: bool,

@@ -144,15 +144,20 @@ impl UdpSocket {
             Some(source) => Self::open(Role::Connected, source, Some(target), options, false)?,
             None => Self::create(Role::Connected, target.is_ipv6(), options, false)?,
         };
-        sys::connect(socket.as_fd(), target).map_err(|errno| OpenError {
+        socket.connect(target)?;
+        Ok(socket)
+    }
+
+    fn connect(&mut self, target: SocketAddr) -> Result<(), OpenError> {
+        sys::connect(self.as_fd(), target).map_err(|errno| OpenError {
             operation: Operation::Connect,
             kind: ErrorKind::from_connect(errno),
             address: Some(target),
         })?;
-        socket.remote = Some(target);
-        socket.local = socket.read_local_address()?;
-        socket.discard_pending();
-        Ok(socket)
+        self.remote = Some(target);
+        self.local = self.read_local_address()?;
+        self.discard_pending();
+        Ok(())
     }
 
     fn open(
@@ -328,9 +333,8 @@ impl UdpSocket {
         }
     }
 
-    /// Throws away what waits in the receive queue; returns how many messages.
-    fn discard_pending(&mut self) -> u64 {
-        let mut discarded = 0;
+    /// Throws away what waits in the receive queue.
+    fn discard_pending(&mut self) {
         // The queue holds what arrived before connect() began to filter; its bound is the receive buffer. A target
         // that already knows the port cannot keep this loop going for longer than the bound below.
         for _ in 0..65_536 {
@@ -339,10 +343,8 @@ impl UdpSocket {
             if sys::check_size(result).is_err() {
                 break;
             }
-            discarded += 1;
+            self.counters.discarded_before_connect += 1;
         }
-        self.counters.discarded_before_connect += discarded;
-        discarded
     }
 
     /// Receives what waits, up to the capacity of `batch`, in one system call (or one per message where `recvmmsg`
@@ -480,5 +482,28 @@ impl AsFd for UdpSocket {
 impl AsRawFd for UdpSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_before_connect_is_discarded_and_counted() {
+        let target = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (options, bind) = (SocketOptions::target(), "127.0.0.1:0".parse().unwrap());
+        let remote = target.local_addr().unwrap();
+        let mut socket = UdpSocket::open(Role::Connected, bind, Some(remote), &options, false).unwrap();
+        for early in [&b"forged"[..], b"", b"forged too"] {
+            stranger.send_to(early, socket.local_address()).unwrap();
+        }
+        socket.connect(remote).unwrap();
+        assert_eq!(socket.counters().discarded_before_connect, 3);
+        target.send_to(b"true", socket.local_address()).unwrap();
+        let mut buffers = FlowBuffers::new(4);
+        assert_eq!(socket.receive_flow(&mut buffers, 4), Ok(1), "loopback delivers within the call that sends");
+        assert_eq!(buffers.iter().collect::<Vec<_>>(), [(&b"true"[..], 4)]);
     }
 }

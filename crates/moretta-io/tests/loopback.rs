@@ -1,4 +1,5 @@
 //! Sockets on loopback: what goes in comes out, whole, in order and from the right address.
+#![cfg(test)]
 
 mod common;
 
@@ -20,7 +21,7 @@ fn a_train_arrives_whole_with_its_sender_and_ecn() {
     for address in addresses() {
         let mut listener = UdpSocket::open_listener(address, &SocketOptions::quic()).unwrap();
         let mut client = UdpSocket::open_client(address, &SocketOptions::quic()).unwrap();
-        let data: Vec<u8> = (0..1200 * 9 + 77).map(|byte| (byte % 251) as u8).collect();
+        let data: Vec<u8> = (0..1200_u32 * 9 + 77).map(|byte| (byte % 251) as u8).collect();
         for (id, ecn) in [("Not-ECT", 0), ("ECT(1)", 1), ("ECT(0)", 2), ("CE", 3)] {
             let train = OutgoingTrain {
                 remote: Some(listener.local_address()),
