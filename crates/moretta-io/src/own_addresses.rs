@@ -71,6 +71,12 @@ impl OwnAddresses {
         &self.addresses
     }
 
+    /// The addresses of the interfaces, each with the prefix length of its subnet; one may appear on two interfaces.
+    /// Unlike [`OwnAddresses::addresses`] without what the subnets use for broadcasts.
+    pub fn interfaces(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
+        self.entries.keys().map(|(_, address, prefix)| (*address, *prefix))
+    }
+
     /// Takes in what has changed; true if the set is different afterwards.
     pub fn drain(&mut self) -> bool {
         let mut touched = false;
@@ -264,6 +270,7 @@ mod tests {
         let watcher = OwnAddresses::open().unwrap();
         assert!(watcher.addresses().contains(&ip("127.0.0.1")), "{:?}", watcher.addresses());
         assert!(watcher.addresses().contains(&ip("127.255.255.255")));
+        assert!(watcher.interfaces().any(|interface| interface == (ip("127.0.0.1"), 8)));
     }
 
     #[test]
