@@ -33,8 +33,8 @@ def errors() -> str:
         NOTICE,
         "",
         "Why a tunnel was refused, why one ended, why a datagram went no further.",
-        "The codes are stable: they are the words in records, the labels of counters and `code` or `reason` of Python's",
-        "exceptions.",
+        "The codes are stable: they are the words in records, the labels of counters and the `code` or `reason` of",
+        "Python's exceptions.",
         "",
         "## Refused",
         "",
@@ -82,8 +82,8 @@ def configuration() -> str:
         "",
         NOTICE,
         "",
-        "One TOML file. An unknown key is an error. `moretta check` reads a file and starts nothing; `moretta schema` prints",
-        "the JSON Schema that editors understand. Every key can also come from the environment:",
+        "One TOML file. An unknown key is an error. `moretta check` reads a file and starts nothing; `moretta schema`",
+        "prints the JSON Schema that editors understand. Every key can also come from the environment:",
         "`MORETTA_LIMITS__MAX_TUNNELS=100`.",
     ]
     for heading, properties, required in sections(schema, schema, ""):
@@ -161,13 +161,13 @@ def kind(setting: dict[str, Any], schema: dict[str, Any]) -> str:
         text += f" of {unit}"
     least, most = setting.get("minimum"), setting.get("maximum")
     if setting.get("exclusiveMinimum") is not None:
-        text += f" above {setting['exclusiveMinimum']:g}"
+        text += f" above {setting['exclusiveMinimum']:,}"
     if least is not None and most is not None:
-        text += f" from {least:g} to {most:g}"
+        text += f" from {least:,} to {most:,}"
     elif least is not None:
-        text += f", at least {least:g}"
+        text += f", at least {least:,}"
     elif most is not None:
-        text += f", at most {most:g}"
+        text += f", at most {most:,}"
     return text
 
 
