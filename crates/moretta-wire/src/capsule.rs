@@ -4,6 +4,24 @@
 //! values. It holds back at most the 16 bytes of an unfinished header, so skipping a capsule of 2^62 − 1 bytes costs
 //! nothing and flow-control credit can be returned for every chunk at once (RFC 9297 §3.1). Which types are known, and
 //! what an unknown one costs, is decided by the caller.
+//!
+//! ```
+//! use moretta_wire::capsule::{CapsuleReader, CapsuleType, Piece};
+//!
+//! let mut reader = CapsuleReader::new();
+//! let mut datagrams = 0;
+//! for chunk in [&[0x42][..], &[0xa5, 0x02, 0xff], &[0xff, 0x00, 0x01, 0x00]] {
+//!     let mut rest = chunk;
+//!     while let Some(piece) = reader.next(&mut rest) {
+//!         match piece {
+//!             Piece::Header { capsule_type: CapsuleType::DATAGRAM, .. } => datagrams += 1,
+//!             Piece::Header { .. } | Piece::Value(_) | Piece::End => {} // 0x2a5 is skipped
+//!         }
+//!     }
+//! }
+//! assert_eq!(datagrams, 1);
+//! assert!(reader.is_between_capsules());
+//! ```
 
 use bytes::BufMut;
 

@@ -6,6 +6,21 @@
 //! A gateway with several templates asks each in turn: the first [`PathMatch::Variables`] wins, else the first
 //! [`PathMatch::Malformed`] is the answer (two templates may share a path and differ in their query), else the request
 //! is for none of them.
+//!
+//! ```
+//! use moretta_wire::template::{PathMatch, UriTemplate};
+//!
+//! let client = UriTemplate::for_origin("https://proxy.example:4433")?;
+//! let request = client.expand("2001:db8::42", 443);
+//! assert_eq!(request.path, "/.well-known/masque/udp/2001%3Adb8%3A%3A42/443/");
+//!
+//! let gateway = UriTemplate::parse_path(UriTemplate::DEFAULT_PATH)?;
+//! let PathMatch::Variables { host, port, .. } = gateway.match_path(request.path.as_bytes()) else {
+//!     return Err("not for this gateway".into());
+//! };
+//! assert_eq!((&*host, &*port), ("2001:db8::42", "443"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod matching;
 mod parsing;
