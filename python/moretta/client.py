@@ -207,6 +207,11 @@ class Gateway:
             self._set_end(GatewayClosed("the connection was closed here", "client_closed"))
         await self._engine.close()
 
+    def raise_if_closed(self) -> None:
+        """Raise GatewayClosed if the connection has ended."""
+        if self._end is not None:
+            raise self._end
+
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, whoever ends it."""
         while self._end is None:

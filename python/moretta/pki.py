@@ -112,6 +112,15 @@ def facts_of(certificate_pem: bytes) -> CertificateFacts:
     return CertificateFacts(names, certificate.not_valid_after_utc, pin)
 
 
+def belongs_together(certificate_pem: bytes, key_pem: bytes) -> bool:
+    """Whether the private key is that of the first certificate. False as well for a key that cannot be read."""
+    try:
+        key = serialization.load_pem_private_key(key_pem, password=None)
+    except (ValueError, TypeError):
+        return False
+    return key.public_key() == x509.load_pem_x509_certificate(certificate_pem).public_key()
+
+
 def write_new(path: Path, content: bytes, *, secret: bool = False) -> None:
     """Create a file whole or not at all; a secret one is readable by its owner from its first byte.
 

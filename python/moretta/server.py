@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 from moretta import config as configuration
@@ -80,6 +81,11 @@ class Server:
     def origin(self) -> str:
         """``https://address:port`` of the first address, as `moretta.connect` takes it."""
         return f"https://{self.addresses[0]}"
+
+    @property
+    def workers(self) -> int:
+        """How many worker threads serve."""
+        return self.config.engine.workers or len(os.sched_getaffinity(0))
 
     @property
     def generation(self) -> int:

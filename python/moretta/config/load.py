@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from moretta import engine
-from moretta.config import environment as env
+from moretta import environment as env
 from moretta.config.explain import KeyPath, dotted, explain
 from moretta.config.model import Config
 from moretta.errors import ConfigurationError, Problem

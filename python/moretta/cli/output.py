@@ -1,0 +1,101 @@
+"""How verbs print facts and report errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from moretta import environment
+from moretta.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    GatewayClosed,
+    GatewayOverloaded,
+    GatewayUnreachable,
+    GatewayUntrusted,
+    LimitReached,
+    ListenError,
+    ListenNotPermitted,
+    MorettaError,
+    PolicyRefused,
+    TargetUnreachable,
+    TargetUnresolvable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FAILED = 1
+CONFIGURATION = 3
+UNREACHABLE = 5
+PRIVILEGE = 6
+#: What a shell gives a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+#: The next step, by kind of error; the first that fits.
+_NEXT_STEPS: tuple[tuple[type[BaseException], str], ...] = (
+    (GatewayUntrusted, "name its authority with --ca, or its key with --pin"),
+    (GatewayUnreachable, "check the address, that the gateway runs, and that UDP reaches its port"),
+    (GatewayClosed, "try again; the gateway's log has the reason if it closed the connection"),
+    (CredentialsRefused, "ask the gateway's operator for access"),
+    (PolicyRefused, "ask the gateway's operator; its log names the rule"),
+    (LimitReached, "close other tunnels, or try again later"),
+    (GatewayOverloaded, "try again later"),
+    (TargetUnresolvable, "check the target's name; it is resolved at the gateway"),
+    (TargetUnreachable, "check the target; it is reached from the gateway"),
+    (ListenNotPermitted, "take a port from 1024 on, or run as a user who may"),
+    (ListenError, "stop the other program, or choose another address or port"),
+)
+
+
+def colors() -> bool:
+    """Whether stderr may be coloured: it is a terminal and NO_COLOR is not set."""
+    return sys.stderr.isatty() and not environment.variables().get("NO_COLOR")
+
+
+def say(text: str) -> None:
+    """Print a fact for people to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def document(content: Mapping[str, Any]) -> None:
+    """Print facts for programs: one JSON document on one line, with its version."""
+    say(json.dumps({"version": 1, **content}, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    """Print a message for people to stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def report(error: BaseException) -> int:
+    """Print what went wrong, where, and the next step to stderr; return the exit code."""
+    match error:
+        case ConfigurationError():
+            for problem in error.problems:
+                note(f"moretta: {problem}")
+            return CONFIGURATION
+        case TimeoutError():
+            note(f"moretta: {error or 'no answer in time'}; give it longer with --timeout, or try again later")
+            return UNREACHABLE
+        case PermissionError():
+            note(f"moretta: no permission: {error.filename or error.strerror}; run as a user who may")
+            return PRIVILEGE
+        case MorettaError():
+            note(f"moretta: {_with_next_step(error)}")
+            return error.exit_code
+        case _:
+            note(f"moretta: {error}")
+            return FAILED
+
+
+def _with_next_step(error: MorettaError) -> str:
+    text = str(error).strip().rstrip(".") or type(error).__name__
+    step = next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), "")
+    # The engine's own sentences may end with their remedy already.
+    if not step or (isinstance(error, ListenError) and (";" in text or ": stop" in text or ": run" in text)):
+        return text
+    return f"{text}; {step}"
