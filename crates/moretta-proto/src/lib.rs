@@ -17,12 +17,14 @@
 //! | [`tunnel`] | accepted tunnels | RFC 9297 §3, RFC 9298 §4–5 |
 
 pub mod admission;
-
+pub mod auth;
 pub mod error;
 pub mod ledger;
 pub mod limits;
 pub mod policy;
 pub mod profile;
+pub mod request;
+pub mod snapshot;
 
 mod suggest;
 pub mod tunnel;
