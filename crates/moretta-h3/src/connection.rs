@@ -242,8 +242,9 @@ impl Connection {
         else {
             return;
         };
-        // RFC 9000 §3.5: the answer to STOP_SENDING is RESET_STREAM with the same code.
-        self.shared.actions.push_back(Action::Reset { stream_id, code });
+        // RFC 9000 §3.5: the answer to STOP_SENDING is RESET_STREAM with the same code, if it is one that we may use.
+        let echo = if code == H3_REQUEST_REJECTED { H3_REQUEST_CANCELLED } else { code };
+        self.shared.actions.push_back(Action::Reset { stream_id, code: echo });
         let answered = stream.sending != Sending::Head;
         stream.sending = Sending::Reset;
         stream.out = Outgoing::default();
@@ -381,8 +382,12 @@ impl Connection {
 
     /// Ends both sides at once: RESET_STREAM for ours and STOP_SENDING for the peer's, each unless already over.
     /// What is queued is dropped. Of no effect on a stream that is gone.
+    ///
+    /// Server: `H3_REQUEST_REJECTED` only for a request of which nothing was processed (RFC 9114 §4.1.1). A client may
+    /// not use that code; it becomes `H3_REQUEST_CANCELLED`.
     pub fn reset(&mut self, stream_id: u64, code: u64) {
-        self.end(stream_id, code);
+        let is_forbidden = code == H3_REQUEST_REJECTED && self.shared.role == Role::Client;
+        self.end(stream_id, if is_forbidden { H3_REQUEST_CANCELLED } else { code });
     }
 
     fn end(&mut self, stream_id: u64, code: u64) {

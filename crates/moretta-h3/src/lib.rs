@@ -16,6 +16,8 @@ mod datagram;
 mod event;
 mod fault;
 mod frame;
+#[cfg(feature = "h3wire")]
+pub mod h3wire_adapter;
 mod output;
 mod permission;
 mod qpack;

@@ -129,6 +129,8 @@ impl Connection {
                 }
                 stream.open_tunnel();
             } else {
+                // What follows on a refused CONNECT is content like any other.
+                stream.is_connect = false;
                 if stream.datagrams != Datagrams::Never {
                     stream.datagrams = Datagrams::Over;
                 }
