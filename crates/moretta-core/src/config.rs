@@ -1,11 +1,12 @@
 //! What a core is given: its slot and seed, what it shares with other cores, transport options, and snapshots.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::interim::Ledger;
-use crate::interim::OwnAddresses;
-use crate::interim::Snapshot;
+use moretta_proto::ledger::Ledger;
+use moretta_proto::policy::OwnAddresses;
+use moretta_proto::snapshot::Snapshot;
 
 use crate::ids::SlotId;
 use crate::tokens::{SharedTokenLog, TokenKeys};
@@ -35,8 +36,29 @@ pub struct Shared {
     pub token_log: Arc<SharedTokenLog>,
     /// Exact counts of tunnels.
     pub ledger: Arc<dyn Ledger>,
-    /// The gateway's own addresses, refused as targets.
-    pub own_addresses: Arc<OwnAddresses>,
+    /// How many connections all cores have together, against the limit of connections.
+    pub connections: ConnectionCount,
+}
+
+/// A count of connections, exact across cores; touched when one begins or ends.
+#[derive(Debug, Default)]
+pub struct ConnectionCount(AtomicUsize);
+
+impl ConnectionCount {
+    /// How many there are.
+    #[must_use]
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self) {
+        // Relaxed: the count orders nothing but itself.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -111,6 +133,8 @@ pub struct CoreSnapshot {
     /// The TLS configuration of each listener by name, small and searched in order. ALPN must offer `h3`; early data
     /// is switched off here whatever the configuration says.
     pub tls: Vec<(String, Arc<rustls::ServerConfig>)>,
+    /// The gateway's own addresses, refused as targets. A change of addresses is a new snapshot like any other.
+    pub own_addresses: Arc<OwnAddresses>,
 }
 
 impl CoreSnapshot {

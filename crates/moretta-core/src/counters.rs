@@ -41,6 +41,8 @@ counters! {
         bytes_sent,
         /// Packets of another slot, handed to it through [`Action::Forward`](crate::Action::Forward).
         packets_forwarded,
+        /// Links that failed.
+        link_errors,
         /// Packets on a link that nothing is attached to.
         dropped_unknown_link,
         /// Packets too short or too strange to carry a connection ID.

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::interim::UriTemplate;
-use crate::interim::{OpenError, ResolveError};
 use bytes::BytesMut;
+use moretta_proto::admission::{OpenError, ResolveError};
+use moretta_wire::template::UriTemplate;
 
 use crate::config::CoreSnapshot;
 use crate::ids::{FlowId, GatewayId, LinkId, QueryId, TunnelToken};
@@ -108,12 +108,10 @@ pub enum Command {
     AddListener {
         /// The socket.
         link: LinkId,
-        /// Names the certificate in [`CoreSnapshot::tls`], and the listener in records.
+        /// Names the certificate in [`CoreSnapshot::tls`], the listener's part of the snapshot, and it in records.
         name: String,
         /// The socket is bound to a loopback address.
         loopback: bool,
-        /// `danger_allow_anonymous` of the configuration: serves clients without an identity although not loopback.
-        allow_anonymous: bool,
     },
     /// No new connections on this link; those that live stay until they end.
     RemoveListener {
@@ -123,20 +121,7 @@ pub enum Command {
     /// Connects to a proxy, trying `remotes` in order.
     OpenGateway(OpenGateway),
     /// Opens a UDP tunnel (RFC 9298) through a gateway; waits for the gateway if it is still connecting.
-    OpenUdp {
-        /// Through which proxy.
-        gateway: GatewayId,
-        /// What the application calls it.
-        tunnel: TunnelToken,
-        /// Where its datagrams go: [`FlowKind::Local`] of the same token.
-        flow_kind: FlowKind,
-        /// Name or address literal of the target; IPv6 without brackets. The proxy resolves it.
-        host: String,
-        /// 1 to 65535.
-        port: u16,
-        /// When to give up waiting for the final response.
-        deadline: Instant,
-    },
+    OpenUdp(OpenUdp),
     /// Ends a client tunnel in good order (FIN).
     FinishTunnel(TunnelToken),
     /// Abandons a client tunnel (RESET_STREAM with `H3_REQUEST_CANCELLED`).
@@ -177,6 +162,23 @@ pub struct OpenGateway {
     /// Where tunnels are asked for.
     pub template: UriTemplate,
     /// When to give up.
+    pub deadline: Instant,
+}
+
+/// A UDP tunnel to be asked for: the payload of [`Command::OpenUdp`].
+#[derive(Clone, Debug)]
+pub struct OpenUdp {
+    /// Through which proxy.
+    pub gateway: GatewayId,
+    /// What the application calls it.
+    pub tunnel: TunnelToken,
+    /// Where its datagrams go: [`FlowKind::Local`] of the same token.
+    pub flow_kind: FlowKind,
+    /// Name or address literal of the target; IPv6 without brackets. The proxy resolves it.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+    /// When to give up waiting for the final response.
     pub deadline: Instant,
 }
 

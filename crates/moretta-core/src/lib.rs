@@ -9,24 +9,46 @@
 //! the same inputs it repeats itself, so that whole worlds run in a test. `moretta-engine` drives it in the product,
 //! `moretta-sim` under a virtual clock.
 
+mod admission;
 mod cid;
+mod client;
+mod coalesce;
 mod config;
+mod connection;
 mod core;
 mod counters;
+mod demux;
+mod drain;
+mod endpoint;
+mod ends;
+mod http;
 mod ids;
 mod input;
-pub mod interim;
+mod lifecycle;
 mod output;
+mod queue;
 mod random;
+mod records;
+mod store;
+mod timer;
 mod tokens;
+mod transmit;
+mod tunnel;
+mod turn;
+
+/// HTTP/3 as the core drives it. The adapter stands for our own implementation in tests: same methods, same events.
+#[cfg(feature = "h3wire")]
+pub(crate) type Http3 = moretta_h3::h3wire_adapter::Connection;
+#[cfg(not(feature = "h3wire"))]
+pub(crate) type Http3 = moretta_h3::Connection;
 
 pub use cid::{CONNECTION_ID_OCTETS, Destination};
-pub use config::{CoreConfig, CoreSnapshot, Shared, TransportOptions};
+pub use config::{ConnectionCount, CoreConfig, CoreSnapshot, Shared, TransportOptions};
 pub use core::Core;
 pub use counters::Counters;
 pub use ids::{FlowId, GatewayId, LinkId, QueryId, SlotId, TunnelId, TunnelToken};
-pub use input::{Command, FlowError, FlowKind, Input, OpenGateway, Train};
-pub use interim::Now;
+pub use input::{Command, FlowError, FlowKind, Input, OpenGateway, OpenUdp, Train};
+pub use moretta_proto::Now;
 pub use output::{
     Action, ClosedRecord, Event, GatewayFailure, OpenedRecord, Outputs, Record, RefusedRecord, TrainOut, TunnelFacts,
     Wake,

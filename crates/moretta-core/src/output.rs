@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::interim::Name;
-use crate::interim::TunnelCounters;
-use crate::interim::{EndReason, Reason};
 use bytes::Bytes;
+use moretta_proto::error::{EndReason, Reason};
+use moretta_proto::tunnel::TunnelCounters;
+use moretta_wire::host::Name;
 
 use crate::ids::{FlowId, GatewayId, LinkId, QueryId, SlotId, TunnelId, TunnelToken};
 use crate::input::{FlowKind, Train};
@@ -231,7 +231,7 @@ pub struct TunnelFacts {
     pub listener: Arc<str>,
     /// The client's address when it asked.
     pub client: SocketAddr,
-    /// `connect-udp`; empty when the request could not be understood.
+    /// The `:protocol` of the request, `connect-udp`; empty when it could not be understood.
     pub protocol: &'static str,
     /// The target as it was asked for; empty when the request could not be understood.
     pub target_host: String,

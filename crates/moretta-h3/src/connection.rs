@@ -390,6 +390,16 @@ impl Connection {
         self.end(stream_id, if is_forbidden { H3_REQUEST_CANCELLED } else { code });
     }
 
+    /// Takes nothing more of what the peer sends on a stream: STOP_SENDING, unless its side is over. Ours is not touched.
+    pub fn stop_receiving(&mut self, stream_id: u64, code: u64) {
+        let Some(stream) = self.requests.get_mut(&stream_id) else { return };
+        stream.take_section(&mut self.shared);
+        if std::mem::replace(&mut stream.receiving, Receiving::Over) == Receiving::Open {
+            self.shared.actions.push_back(Action::StopSending { stream_id, code });
+        }
+        self.remove_if_over(stream_id);
+    }
+
     fn end(&mut self, stream_id: u64, code: u64) {
         let Some(mut stream) = self.requests.remove(&stream_id) else { return };
         stream.take_section(&mut self.shared);
