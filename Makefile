@@ -79,19 +79,21 @@ $(UV):
 lock: $(UV) ## update uv.lock and Cargo.lock after a change of dependencies
 	$(UV) lock --python $(PYTHON)
 	cargo update --workspace
+	cargo update --workspace --manifest-path fuzz/Cargo.toml
 
 .PHONY: clean
 clean: ## remove what make made, except caches outside the checkout
-	rm -rf .venv .tools target fuzz/target .bench .interop .pytest_cache .mypy_cache .ruff_cache .hypothesis $(ENGINE)
+	rm -rf .venv .tools target fuzz/target fuzz/found .bench .interop .pytest_cache .mypy_cache .ruff_cache .hypothesis $(ENGINE)
 
 ## Parts of test and check
 
 # moretta-py links against the Python that maturin builds it for; its tests are the Python ones.
 # The seams of HTTP/3 are tried a second time with the adapter over h3wire in place of our own crate.
 .PHONY: test-rust
-test-rust: ## cargo test, then the simulated worlds once more on the h3wire adapter
+test-rust: ## cargo test, the simulated worlds once more on the h3wire adapter, fuzz targets over their seeds
 	cargo test --locked --workspace --exclude moretta-py --quiet
 	@sh tools/h3wire.sh test
+	cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --quiet
 
 .PHONY: test-python
 test-python: setup ## pytest
@@ -100,6 +102,7 @@ test-python: setup ## pytest
 .PHONY: check-rust
 check-rust: ## rustfmt, clippy, rustdoc
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	PYO3_PYTHON=$(CURDIR)/.venv/bin/python cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	@sh tools/h3wire.sh clippy
 	PYO3_PYTHON=$(CURDIR)/.venv/bin/python RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
@@ -121,6 +124,7 @@ check-house: setup ## licences, lock files, generated pages, advisories
 .PHONY: fix
 fix: setup ## format and apply safe lint fixes
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	$(RUN) ruff check --fix --quiet
 	$(RUN) ruff format --quiet
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the fuzz targets one after the other: fuzz.sh SECONDS [TARGET]. Findings stay in fuzz/artifacts.
+# Runs the fuzz targets one after the other: fuzz.sh SECONDS [TARGET]. Findings stay in fuzz/artifacts, new inputs in fuzz/found.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=$1
@@ -20,5 +20,7 @@ for source in fuzz/fuzz_targets/*.rs; do
     target=$(basename "$source" .rs)
     [ -z "$only" ] || [ "$only" = "$target" ] || continue
     echo "fuzzing $target for $seconds s"
-    cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -rss_limit_mb=2048 -print_final_stats=1
+    # New inputs go to the first directory; the corpus under version control is only read.
+    mkdir -p "fuzz/found/$target"
+    cargo +nightly fuzz run --features libfuzzer "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- -max_total_time="$seconds" -rss_limit_mb=2048 -print_final_stats=1
 done

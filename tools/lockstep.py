@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 HOSTS = {
     "Cargo.lock": {"github.com"},  # the address of the crates.io index is fixed inside cargo
+    "fuzz/Cargo.lock": {"github.com"},
     "uv.lock": {"pypi.org", "files.pythonhosted.org"},
 }
 
@@ -30,18 +31,21 @@ def lock_hosts() -> Iterator[str]:
         for host in sorted({urlsplit(url).hostname or "" for url in re.findall(r"https?://[^\s\"')]+", text(lock))}):
             if host not in allowed:
                 yield f"{lock} names the host {host}; only {', '.join(sorted(allowed))} may appear"
-    for line in text("Cargo.lock").splitlines():
-        if line.startswith("source = ") and "registry+https://github.com/rust-lang/crates.io-index" not in line:
-            yield f"Cargo.lock: {line} is not crates.io"
+    for lock in ("Cargo.lock", "fuzz/Cargo.lock"):
+        for line in text(lock).splitlines():
+            if line.startswith("source = ") and "registry+https://github.com/rust-lang/crates.io-index" not in line:
+                yield f"{lock}: {line} is not crates.io"
     for module in ROOT.glob("**/go.mod"):
         if "target" not in module.parts and "replace " in module.read_text(encoding="utf-8"):
             yield f"{module.relative_to(ROOT)} replaces a module; take the published one"
 
 
 def locks_are_current() -> Iterator[str]:
+    cargo = ["cargo", "metadata", "--locked", "--format-version", "1"]
     for lock, command in (
         ("uv.lock", ["uv", "lock", "--check", "--quiet"]),
-        ("Cargo.lock", ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"]),
+        ("Cargo.lock", cargo),
+        ("fuzz/Cargo.lock", [*cargo, "--manifest-path", "fuzz/Cargo.toml"]),
     ):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:

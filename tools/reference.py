@@ -178,23 +178,32 @@ def written(default: Any) -> str:
 def command_line() -> str:
     """The help of every verb."""
     # Width and colour must not depend on who runs this.
-    os.environ.update({"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"})
-    from moretta.cli import app
-    from typer.main import get_command
+    os.environ.update({"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
+    os.environ.pop("FORCE_COLOR", None)
+    from moretta.cli.app import app
 
-    group = get_command(app)
-    lines = ["# Command line", "", NOTICE, "", *help_of(group, "moretta")]
-    for name in group.list_commands(None):  # type: ignore[attr-defined, arg-type]
-        verb = group.get_command(None, name)  # type: ignore[attr-defined, arg-type]
-        if not verb.hidden:
-            lines += ["", f"## {name}", "", *help_of(verb, f"moretta {name}")]
+    whole = help_of()
+    verbs = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    lines = [
+        "# Command line",
+        "",
+        NOTICE,
+        "",
+        "Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 4 denied, 5 unreachable, 6 privilege missing.",
+        "",
+        *whole,
+    ]
+    for verb in verbs:
+        lines += ["", f"## {verb}", "", *help_of(verb)]
     return "\n".join(lines) + "\n"
 
 
-def help_of(command: Any, name: str) -> list[str]:
+def help_of(*verb: str) -> list[str]:
+    from moretta.cli import main as moretta
+
     output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-        command.main(args=["--help"], prog_name=name, standalone_mode=True)
+    with contextlib.redirect_stdout(output):
+        moretta([*verb, "--help"])
     return ["```", *(line.rstrip() for line in output.getvalue().strip("\n").splitlines()), "```"]
 
 

@@ -14,11 +14,11 @@ import pytest
 pytest.importorskip("aioquic", reason="the extra demo is not installed")
 
 import trustme
-from moretta.errors import PolicyRefused
 
 from moretta.demo import others, steps
 from moretta.demo.process import OthersError
 from moretta.demo.process import others as far_side
+from moretta.errors import PolicyRefused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
