@@ -29,7 +29,7 @@ class SocketAddress(NamedTuple):
 
         Raises ValueError with a sentence that says what was expected.
         """
-        match = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\]:(\d{1,5})|([^:\[\]]*):(\d{1,5})", text)
+        match = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\]:([0-9]{1,5})|([^:\[\]]*):([0-9]{1,5})", text)
         if match is None:
             hint = "put an IPv6 address in brackets" if text.count(":") > 1 else "expected ADDRESS:PORT"
             msg = f"{text!r} is no socket address: {hint}, as in 127.0.0.1:4433 or [::1]:4433"

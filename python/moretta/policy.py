@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from moretta.address import HIGHEST_PORT
 
@@ -52,6 +52,10 @@ def _read_ports(value: object) -> Ports:
     return tuple(_read_port(port) for port in value)
 
 
+def _write_ports(ports: Ports) -> Any:
+    return ports if ports == "*" else list(ports)
+
+
 class Rule(BaseModel):
     """One rule. Any matching deny wins, then any matching allow; nothing matched means deny."""
 
@@ -79,6 +83,7 @@ class Rule(BaseModel):
     ports: Annotated[
         Ports,
         PlainValidator(_read_ports),
+        PlainSerializer(_write_ports),
         WithJsonSchema(
             {
                 "anyOf": [

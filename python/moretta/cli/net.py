@@ -68,7 +68,7 @@ class ForwardSpecification:
         Raises ConfigurationError with an example.
         """
         part = r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/]+)"
-        match = re.fullmatch(rf"(?:{part}:)?(\d{{1,5}}):{part}:(\d{{1,5}})(/\w+)?", text)
+        match = re.fullmatch(rf"(?:{part}:)?([0-9]{{1,5}}):{part}:([0-9]{{1,5}})(/\w+)?", text)
         if match is None:
             raise _bad_forward(text, "expected [BIND:]PORT:HOST:PORT/udp, as in 5353:9.9.9.9:53/udp")
         bind, local, host, port, protocol = match.groups()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from moretta.address import SocketAddress
-from moretta.config.load import Loaded, load
+from moretta.config.loading import Loaded, load
 from moretta.config.model import (
     Config,
     Engine,

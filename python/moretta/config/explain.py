@@ -89,11 +89,13 @@ def nearest(key: KeyPath) -> str:
         wanted_stem, _, wanted_unit = candidate.rpartition("_")
         if wanted_unit in _UNITS and wanted_stem in (stem, name) and unit != wanted_unit:
             return f"the setting is in {wanted_unit}: write {candidate}"
-    if close := difflib.get_close_matches(name, here, n=1, cutoff=0.5):
-        return f"did you mean {close[0]}?"
     everywhere = {path[-1]: dotted(path) for path in _all_fields()}
+    if close := difflib.get_close_matches(name, here, n=1, cutoff=0.75):
+        return f"did you mean {close[0]}?"
     if name in everywhere:
         return f"it belongs elsewhere: {everywhere[name]}"
+    if close := difflib.get_close_matches(name, here, n=1, cutoff=0.5):
+        return f"did you mean {close[0]}?"
     if close := difflib.get_close_matches(name, everywhere, n=1, cutoff=0.75):
         return f"did you mean {everywhere[close[0]]}?"
     return f"there are {', '.join(here)}" if here else ""
@@ -170,6 +172,15 @@ def _all_fields() -> list[tuple[str, ...]]:
                 walk(inner, (*path, name, *middle))
 
     walk(Config, ())
+    return found
+
+
+def all_models() -> list[type[BaseModel]]:
+    """Return the models of all sections."""
+    found: list[type[BaseModel]] = [Config]
+    for model in found:
+        inner = (_inner(info.annotation) for info in model.model_fields.values())
+        found += [one for one in inner if one is not None and one not in found]
     return found
 
 

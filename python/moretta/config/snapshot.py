@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moretta import engine
-from moretta.config.load import unreadable
+from moretta.config.loading import unreadable
 from moretta.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from moretta.config.explain import KeyPath
-    from moretta.config.load import Loaded
+    from moretta.config.loading import Loaded
     from moretta.config.model import Listen
 
 
