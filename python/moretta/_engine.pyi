@@ -2,6 +2,25 @@
 
 from typing import Final, final
 
+__all__ = [
+    "CLOSED",
+    "DROPPED",
+    "QUEUED",
+    "TOO_LARGE",
+    "Engine",
+    "Tunnel",
+    "check_policy",
+    "classify_address",
+    "documents",
+    "error_table",
+    "explain",
+    "limits_table",
+    "parse_template",
+    "parse_template_path",
+    "toml_positions",
+    "version",
+]
+
 QUEUED: Final[int]
 DROPPED: Final[int]
 TOO_LARGE: Final[int]
@@ -42,4 +61,6 @@ def limits_table() -> bytes: ...
 def toml_positions(text: str, /) -> bytes: ...
 def parse_template(template: str, /) -> None: ...
 def parse_template_path(template: str, /) -> None: ...
+def check_policy(policy: bytes, /) -> bytes: ...
+def explain(policy: bytes, question: bytes, /) -> bytes: ...
 def classify_address(address: str, /) -> bytes: ...

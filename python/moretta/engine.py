@@ -35,9 +35,11 @@ __all__ = [
     "Engine",
     "Event",
     "Tunnel",
+    "check_policy",
     "classify_address",
     "documents",
     "error_table",
+    "explain",
     "limits_table",
     "parse_template",
     "parse_template_path",
@@ -270,6 +272,22 @@ def limits_table() -> list[dict[str, Any]]:
 def toml_positions(text: str) -> list[tuple[list[str | int], int, int]]:
     """Return path, line and column (from 1) of each key and element of a TOML text; none if it is not TOML."""
     result: list[tuple[list[str | int], int, int]] = json.loads(_engine.toml_positions(text))
+    return result
+
+
+def check_policy(policy: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Compile a policy document and return all that is wrong with it: ``[{"path": …, "reason": …}, …]``."""
+    result: list[dict[str, str]] = json.loads(_engine.check_policy(_encode(policy)))
+    return result
+
+
+def explain(policy: Mapping[str, Any], question: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask the matcher what a policy says about a target, with every step.
+
+    question: ``protocol``, ``host``, ``port`` and perhaps ``answers``, the addresses that the name resolves to.
+    Raises ValueError for a policy that does not compile or a question of another form.
+    """
+    result: dict[str, Any] = json.loads(_engine.explain(_encode(policy), _encode(question)))
     return result
 
 

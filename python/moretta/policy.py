@@ -1,7 +1,6 @@
-"""Policy rules as people write them, and the questions one may ask about them.
+"""Policy rules as people write them.
 
-Nothing is decided here: the engine compiles the rules and answers, so that an explanation cannot differ from what the
-gateway does.
+Nothing is decided here: the engine compiles the rules, and `moretta.engine.explain` asks the matcher of the gateway.
 """
 
 from __future__ import annotations
@@ -63,7 +62,8 @@ class Rule(BaseModel):
 
     id: str = Field(
         description="Name of the rule in records and explanations; unique.",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        min_length=1,
+        max_length=128,
         json_schema_extra=_RELOAD,
     )
     action: Literal["allow", "deny"] = Field(
@@ -75,8 +75,8 @@ class Rule(BaseModel):
         json_schema_extra=_RELOAD,
     )
     destination: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
-        description='Addresses, prefixes, names and "*.suffix"es. A name admits public answers only; an answer in a '
-        "private prefix needs a rule that names the prefix.",
+        description='Addresses, prefixes, names, "*.suffix"es, and "*" for every public target. A name admits public '
+        "answers only; an answer in a private prefix needs a rule that names the prefix.",
         min_length=1,
         json_schema_extra=_RELOAD,
     )

@@ -27,12 +27,11 @@ class TunnelTransport(asyncio.DatagramTransport):
         self._tunnel = tunnel
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
+        self._started = False
         self._reading = True
         self._lost = False
         self._closer: asyncio.Task[None] | None = None
-        self._loop.call_soon(protocol.connection_made, self)
-        # What arrived before there was a transport was announced already.
-        self._loop.call_soon(self.deliver)
+        self._loop.call_soon(self._start)
 
     def __repr__(self) -> str:
         return f"<TunnelTransport over {self._tunnel!r}>"
@@ -94,7 +93,9 @@ class TunnelTransport(asyncio.DatagramTransport):
 
     def deliver(self) -> None:
         """Hand over one batch; called whenever something may have arrived and when the tunnel has ended."""
-        if self._lost or not self._reading:
+        if not self._started or self._lost:
+            return
+        if not self._reading:
             if self._tunnel.end_reason is not None:
                 self._lose()
             return
@@ -107,6 +108,12 @@ class TunnelTransport(asyncio.DatagramTransport):
             self._loop.call_soon(self.deliver)
         elif self._tunnel.end_reason is not None:
             self._lose()
+
+    def _start(self) -> None:
+        self._started = True
+        self._protocol.connection_made(self)
+        # What arrived, and the end, before there was a protocol were announced already.
+        self.deliver()
 
     def _lose(self) -> None:
         if self._lost:

@@ -43,7 +43,8 @@ async def test_an_opening_opens_once() -> None:
 
 
 async def test_an_opening_that_nobody_uses_does_nothing_and_warns_of_nothing() -> None:
-    Opening(make)
+    opening = Opening(make)
+    del opening
 
 
 async def test_a_signal_wakes_all_who_wait_and_forgets_who_was_cancelled() -> None:

@@ -27,7 +27,7 @@ def test_what_is_written_is_read_back(address: object, port: int) -> None:
         ("127.0.0.1:-1", "ADDRESS:PORT"),
         ("[127.0.0.1]x:1", "ADDRESS:PORT"),
         ("127.0.0.1:4433 ", "ADDRESS:PORT"),
-        ("127.0.0.1:٣", "ADDRESS:PORT"),  # noqa: RUF001 -- an Arabic digit
+        ("127.0.0.1:٣", "ADDRESS:PORT"),
     ],
 )
 def test_what_is_no_address_is_refused_with_the_reason(text: str, complaint: str) -> None:

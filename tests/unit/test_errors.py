@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+from typing import get_args
 
 import pytest
 
@@ -35,14 +36,13 @@ def test_every_refusal_of_the_engines_table_has_its_class_and_every_class_a_row(
 
 def test_the_engines_retry_advice_is_the_one_that_is_documented() -> None:
     advice = {row["retry"] for row in engine.error_table()["refusals"]}
-    assert advice <= set(errors.Retry.__args__)
+    assert advice <= set(get_args(errors.Retry))
 
 
 def test_the_tree_in_the_documentation_is_the_tree_there_is() -> None:
-    drawn: list[tuple[str, int]] = []
-    for line in inspect.getdoc(errors).splitlines():
-        if match := re.match(r"^ {4}((?:[│├└─ ]{4})*)([A-Z]\w+)", line):
-            drawn.append((match[2], len(match[1]) // 4))
+    lines = (inspect.getdoc(errors) or "").splitlines()
+    matches = (re.match(r"^ {4}((?:[│├└─ ]{4})*)([A-Z]\w+)", line) for line in lines)
+    drawn = [(match[2], len(match[1]) // 4) for match in matches if match]
     real = []
 
     def walk(kind: type[MorettaError], depth: int) -> None:

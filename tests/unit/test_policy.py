@@ -44,8 +44,7 @@ def test_other_ports_are_refused_with_the_reason(ports: Any, complaint: str) -> 
     "change",
     [
         {"id": ""},
-        {"id": "with space"},
-        {"id": "x" * 65},
+        {"id": "x" * 129},
         {"action": "permit"},
         {"protocol": "tcp"},
         {"destination": []},
@@ -62,4 +61,4 @@ def test_a_rule_with_something_else_in_it_is_refused(change: dict[str, Any]) -> 
 def test_a_rule_cannot_be_changed() -> None:
     rule = Rule.model_validate(RULE)
     with pytest.raises(ValidationError, match="frozen"):
-        rule.action = "deny"
+        rule.action = "deny"  # type: ignore[misc] -- what is tested

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from moretta.cli import output
 from moretta.config import json_schema, load, snapshot
-from moretta.config.model import Listen
 from moretta.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
@@ -90,22 +89,17 @@ def run(
 
 
 def _check_arguments(names: tuple[str, ...], addresses: tuple[str, ...], *, danger_allow_anonymous: bool) -> None:
-    from pydantic import ValidationError
-
+    listen = {
+        "address": list(addresses),
+        "certificate": "server.pem",
+        "key": "server.key",
+        "danger_allow_anonymous": danger_allow_anonymous,
+    }
     try:
-        Listen.model_validate(
-            {
-                "address": addresses,
-                "certificate": "server.pem",
-                "key": "server.key",
-                "danger_allow_anonymous": danger_allow_anonymous,
-            }
-        )
-    except ValidationError as error:
-        reasons = [str(detail["ctx"]["error"]) for detail in error.errors() if "ctx" in detail]
-        reason = (reasons or [str(error)])[0].replace(
-            "write danger_allow_anonymous = true", "add --danger-allow-anonymous"
-        )
+        load({"version": 1, "listen": {"main": listen}})
+    except ConfigurationError as error:
+        reason = error.problems[0].reason
+        reason = reason.replace("write danger_allow_anonymous = true", "add --danger-allow-anonymous")
         raise ConfigurationError(Problem("", reason, source="argument --address")) from None
     for name in names:
         if not _is_name(name):

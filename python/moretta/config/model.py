@@ -172,6 +172,10 @@ class Policy(Section):
         default=False,
     )
 
+    danger_allow_local_names: bool = _setting(
+        "Let rules open names of this machine itself, such as localhost.", reload="live", default=False
+    )
+
 
 class Resolver(Section):
     """How target names become addresses; each is looked up once per tunnel."""

@@ -57,6 +57,7 @@ def build(loaded: Loaded, generation: int) -> Snapshot:
             "rules": [rule.document() for rule in config.policy.rule],
             "danger_allow_prefixes": list(config.policy.danger_allow_prefixes),
             "danger_allow_own_addresses": config.policy.danger_allow_own_addresses,
+            "danger_allow_local_names": config.policy.danger_allow_local_names,
         },
         "resolver": {
             "nameservers": [str(address) for address in config.resolver.nameservers],
@@ -65,6 +66,10 @@ def build(loaded: Loaded, generation: int) -> Snapshot:
         },
         "limits": config.limits.model_dump(mode="json", exclude_none=True),
     }
+    problems += [
+        loaded.problem(key_of(loaded, f"policy.{row['path']}"), row["reason"])
+        for row in engine.check_policy(document["policy"])
+    ]
     if problems:
         raise ConfigurationError(tuple(problems))
     return Snapshot(document, secrets)
