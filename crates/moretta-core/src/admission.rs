@@ -203,7 +203,7 @@ impl Core {
         }
     }
 
-    /// 2xx: the flow is open (requirements.md CF-1).
+    /// 2xx: the flow is open (CF-1).
     fn accept_tunnel(
         &mut self,
         connection: &mut Connection,

@@ -1,6 +1,6 @@
 //! When a loaded worker waits so that its batches deepen.
 //!
-//! The cost of a datagram at partial load is the number of rounds a worker makes (quic-stack.md 2). With λ the
+//! The cost of a datagram at partial load is the number of rounds a worker makes. With λ the
 //! datagrams per second of the last millisecond, rounds are `min(16/λ, 150 µs)` apart while λ is above 20,000; an idle
 //! or lightly loaded worker never waits (RFC 9298 §6).
 

@@ -72,7 +72,7 @@ impl std::fmt::Debug for Shared {
 #[derive(Clone, Debug)]
 pub struct TransportOptions {
     /// Bytes of UDP payload assumed to pass before the search has found more. 1280: an inner QUIC handshake needs
-    /// 1,200 bytes of payload from its first packet on (requirements.md CF-4), and IPv6 promises a link of 1280; a
+    /// 1,200 bytes of payload from its first packet on (CF-4), and IPv6 promises a link of 1280; a
     /// path that carries less is noticed as a black hole and falls to `min_mtu`.
     pub initial_mtu: u16,
     /// Where the search for a larger MTU ends. 1452: Ethernet less the headers of IPv6 and UDP.
@@ -86,7 +86,7 @@ pub struct TransportOptions {
     /// many NAT devices forget a UDP binding, and many proxies a connection.
     pub keep_alive: Option<Duration>,
     /// Streams that a new client may open at once; raised while it uses them, up to the limit of tunnels per
-    /// connection. More costs memory for each connection: 10,000 cost 700 KiB (quic-stack.md 4).
+    /// connection. More costs memory for each connection: 10,000 cost 700 KiB.
     pub initial_bidi_streams: u32,
     /// Bytes that a peer may send on one stream before we have read them. Small: streams carry heads and capsules.
     pub stream_receive_window: u32,

@@ -130,7 +130,7 @@ impl Quic {
 
     /// The library's configuration of a listener. `None` if TLS cannot serve QUIC with it.
     pub(crate) fn server_config(&self, tls: &Arc<rustls::ServerConfig>) -> Option<Arc<ServerConfig>> {
-        // Tunnels are never opened by early data, which can be replayed (requirements.md C-17).
+        // Tunnels are never opened by early data, which can be replayed (C-17).
         let tls = if tls.max_early_data_size == 0 {
             Arc::clone(tls)
         } else {

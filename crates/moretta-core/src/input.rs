@@ -83,7 +83,7 @@ pub enum Input<'a> {
 }
 
 /// What a socket of a flow reported after it was open. None of these ends a tunnel by itself: what follows is the
-/// profile's `target_error` knob (requirements.md C-19).
+/// profile's `target_error` knob (C-19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowError {
     /// ICMP port or host unreachable, attributed by the kernel to our connected socket.

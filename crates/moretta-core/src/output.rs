@@ -17,7 +17,7 @@ use crate::input::{FlowKind, Train};
 pub struct Wake {
     /// Work is left: call again as soon as the outputs are drained and the sockets were looked at.
     pub again_now: bool,
-    /// Coalescing: under load, inputs that arrive before this wait for it, so that batches deepen (design.md 3).
+    /// Coalescing: under load, inputs that arrive before this wait for it, so that batches deepen.
     /// `None` when the worker is lightly loaded: then nothing waits (RFC 9298 §6).
     pub not_before: Option<Instant>,
     /// The next timer.

@@ -338,7 +338,7 @@ impl Core {
         self.mark_sending(connection);
     }
 
-    /// A socket error ends nothing by itself; the machine knows what the profile wants (requirements.md C-19).
+    /// A socket error ends nothing by itself; the machine knows what the profile wants (C-19).
     pub(crate) fn handle_flow_error(&mut self, now: Now, flow: FlowId, error: FlowError) {
         let _ = now;
         let Some(&Flow { tunnel: key, .. }) = self.flows.get(flow_key(flow)) else {

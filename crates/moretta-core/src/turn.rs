@@ -1,6 +1,6 @@
 //! One turn: what happens in which order, how much of it, and what a panic costs.
 //!
-//! The order is design.md 3: control, packets that arrived, HTTP events and admissions (flow batches fill as they are
+//! The order is: control, packets that arrived, HTTP events and admissions (flow batches fill as they are
 //! found), timers, and last of all transmission, per connection a train of streams and then one of datagrams. Only lists
 //! of what has something to do are walked.
 

@@ -373,7 +373,7 @@ impl Admission {
         Ok(())
     }
 
-    /// The flow is open. A newer snapshot has the last word (design.md 6).
+    /// The flow is open. A newer snapshot has the last word.
     fn accept(&mut self) -> Result<Accepted, Refusal> {
         let internal = || Refusal::new(Reason::InternalError);
         let attempt = self.attempts.pop_front().ok_or_else(internal)?;

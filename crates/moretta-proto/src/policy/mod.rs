@@ -194,7 +194,7 @@ impl Policy {
     /// Judges one address: the one that the request names, or one that `name` resolved to.
     ///
     /// Of a name's addresses every one must be allowed, or none is used: an answer with a single prohibited address is
-    /// no answer to trust (security.md D-2, D-3).
+    /// no answer to trust (D-2, D-3).
     pub fn check_address(
         &self,
         protocol: Protocol,
