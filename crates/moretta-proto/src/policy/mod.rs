@@ -351,7 +351,11 @@ struct Forms([Option<IpAddr>; 4]);
 impl Forms {
     fn of(address: IpAddr) -> Self {
         let mut forms = [Some(address), None, None, None];
-        if let IpAddr::V6(outer) = address {
+        // RFC 4291 §2.5: `::` and `::1` have the form of an IPv4-compatible address and are none.
+        if let IpAddr::V6(outer) = address
+            && !outer.is_unspecified()
+            && !outer.is_loopback()
+        {
             for (slot, inner) in forms.iter_mut().skip(1).zip(embedded_ipv4(outer)) {
                 *slot = Some(inner.into());
             }
