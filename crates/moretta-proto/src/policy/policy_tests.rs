@@ -400,7 +400,7 @@ fn a_hundred_thousand_rules_compile_and_answer_without_a_walk() {
 
 const NAMES: [&str; 7] =
     ["a.example", "b.a.example", "c.b.a.example", "other.test", "printer.local", "wpad", "x.internal"];
-const ADDRESSES: [&str; 14] = [
+const ADDRESSES: [&str; 15] = [
     "8.8.8.8",
     "8.8.8.9",
     "9.9.9.9",
@@ -415,8 +415,10 @@ const ADDRESSES: [&str; 14] = [
     "64:ff9b::a00:1",
     "::ffff:10.0.0.1",
     "2a00:1450::",
+    "::1",
 ];
-const DESTINATIONS: [&str; 24] = [
+const DESTINATIONS: [&str; 25] = [
+    "::1",
     "*",
     "8.8.8.8",
     "8.8.8.0/24",
@@ -460,6 +462,7 @@ impl Naive<'_> {
     fn forms(&self) -> Vec<IpAddr> {
         match self.address {
             IpAddr::V4(_) => vec![self.address],
+            IpAddr::V6(outer) if outer.is_loopback() => vec![self.address],
             IpAddr::V6(outer) => std::iter::once(self.address).chain(embedded_ipv4(outer).map(IpAddr::from)).collect(),
         }
     }
@@ -544,7 +547,10 @@ impl Naive<'_> {
 
 fn danger() -> &'static Danger {
     static DANGER: OnceLock<Danger> = OnceLock::new();
-    DANGER.get_or_init(|| Danger { prefixes: vec!["127.0.0.0/8".parse().unwrap()], ..Danger::default() })
+    DANGER.get_or_init(|| Danger {
+        prefixes: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        ..Danger::default()
+    })
 }
 
 proptest! {
