@@ -2,7 +2,7 @@
 //!
 //! Kinds of identity are a later addition; today there is only one answer to a request, and it depends on where the
 //! listener is. Credentials that come with a request are ignored, except that two of them are an error whatever is in
-//! them (requirements C-9), which is judged with the rest of the head.
+//! them (C-9), which is judged with the rest of the head.
 
 use crate::error::{Reason, Refusal};
 use crate::snapshot::Listener;

@@ -7,9 +7,9 @@
 //! | module | what | source |
 //! |---|---|---|
 //! | [`error`] | the one table of refusals, tunnel ends and drops | RFC 9209, RFC 9114 §8.1 |
-//! | [`profile`] | hardened or interop, and every knob between them | requirements C |
+//! | [`profile`] | hardened or interop, and every knob between them | C |
 //! | [`limits`] | every bound with default and range | |
-//! | [`policy`] | rules, compiled; verdicts and their explanation | requirements C-15, AU-4 |
+//! | [`policy`] | rules, compiled; verdicts and their explanation | C-15, AU-4 |
 //! | [`snapshot`] | all of the above in one version | |
 //! | [`request`] | heads to [`request::TunnelRequest`]s and back | RFC 9298 §3 |
 //! | [`admission`] | from request to 2xx, in one order | |

@@ -1,5 +1,5 @@
-//! Two profiles share every line of code: **hardened** (default) and **interop** (the text of the RFCs). Where a
-//! hardening guide and an RFC disagree there is one knob, and a profile is a value for each.
+//! Two profiles share every line of code: **hardened** (default) and **interop** (the text of the RFCs). Where hardening
+//! and an RFC disagree there is one knob, and a profile is a value for each.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub enum ProfileName {
     Interop,
 }
 
-/// What a capsule of an unknown type does (requirements C-1, C-2). Known for CONNECT-UDP is DATAGRAM alone.
+/// What a capsule of an unknown type does (C-1, C-2). Known for CONNECT-UDP is DATAGRAM alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownCapsule {
@@ -26,7 +26,7 @@ pub enum UnknownCapsule {
     Skip,
 }
 
-/// What a datagram with an unregistered Context ID does (RFC 9298 §4, requirements C-6). It is always counted.
+/// What a datagram with an unregistered Context ID does (RFC 9298 §4, C-6). It is always counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownContext {
@@ -36,7 +36,7 @@ pub enum UnknownContext {
     AbortAfter(u32),
 }
 
-/// What an error of the socket towards the target does (requirements C-19). Errors that concern one datagram
+/// What an error of the socket towards the target does (C-19). Errors that concern one datagram
 /// (too large, buffer full) end nothing in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

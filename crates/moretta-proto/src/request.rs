@@ -98,7 +98,7 @@ fn has_content_fields(fields: &Fields) -> bool {
     CONTENT_FIELDS.iter().any(|name| fields.contains(name))
 }
 
-/// Requirements C-9: credentials in either field, but never in both and never twice.
+/// C-9: credentials in either field, but never in both and never twice.
 fn check_credentials(fields: &Fields) -> Result<(), Refusal> {
     let lines = fields.get_all("authorization").chain(fields.get_all("proxy-authorization")).count();
     if lines > 1 { Err(Refusal::new(Reason::AmbiguousCredentials)) } else { Ok(()) }

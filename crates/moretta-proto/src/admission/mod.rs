@@ -67,7 +67,7 @@ pub struct Facts {
     pub listener: Arc<str>,
     /// Whether the address that it came to is a loopback address.
     pub loopback: bool,
-    /// Whether it came in early data, which can be replayed (requirements C-17).
+    /// Whether it came in early data, which can be replayed (C-17).
     pub early_data: bool,
     /// Whether the gateway is going away.
     pub draining: bool,

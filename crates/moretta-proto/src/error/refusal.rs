@@ -62,7 +62,7 @@ impl Refusal {
     }
 
     /// The answer. Without content, so the stream is finished after it; never with a Capsule-Protocol field
-    /// (RFC 9297 §3.4, CAP-20), and never with an address (requirements C-13).
+    /// (RFC 9297 §3.4, CAP-20), and never with an address (C-13).
     ///
     /// `proxy_name`: [`Snapshot::proxy_name`](crate::snapshot::Snapshot::proxy_name). A reason that is never sent, such
     /// as a client's own, answers 500.

@@ -48,7 +48,7 @@ fn a_limit_or_an_overload_says_when_to_come_back() {
     assert_eq!(after(Duration::from_secs(30)), "30");
 }
 
-/// PS-5, and requirements C-13: details only of what the client itself sent.
+/// PS-5, and C-13: details only of what the client itself sent.
 #[test]
 fn particulars_go_where_they_belong() {
     let dns = Refusal::new(Reason::NameNotFound).rcode("NXDOMAIN").response_head("gw");
@@ -97,7 +97,7 @@ fn every_code_is_one_word_and_unique_in_its_table() {
     assert_eq!(table().len(), Reason::ALL.len());
 }
 
-/// RFC 9209 §2.3 and the mapping table of proxy-status-and-auth.md 1.2.
+/// PS-6, RFC 9209 §2.3.
 #[test]
 fn statuses_are_those_that_the_error_types_recommend_or_documented_exceptions() {
     for reason in sent() {
@@ -106,9 +106,8 @@ fn statuses_are_those_that_the_error_types_recommend_or_documented_exceptions() 
             Some("dns_timeout" | "connection_timeout") => [504].as_slice(),
             Some("dns_error" | "destination_ip_unroutable" | "connection_refused") => &[502],
             Some("destination_unavailable" | "connection_limit_reached") => &[503],
-            Some("http_request_denied") => &[403],
-            // C-13: RFC 9209 recommends 502; a refusal is one status whatever was refused.
-            Some("destination_ip_prohibited") => &[403],
+            // C-13: RFC 9209 recommends 502 for the second; a refusal is one status whatever was refused.
+            Some("http_request_denied" | "destination_ip_prohibited") => &[403],
             Some("http_request_error") => &[400, 401, 404, 425, 429, 431],
             Some("proxy_internal_response") => &[501, 503],
             Some("proxy_internal_error") => &[500],

@@ -1,7 +1,7 @@
 //! Who may be reached: rules compiled to tables, verdicts, and their explanation.
 //!
 //! Any matching rule that denies wins, then any that allows; nothing matched means no. Before the rules come the tiers
-//! (requirements C-15): targets that nothing but a `danger_…` setting opens to rules (loopback, link-local, multicast,
+//! (C-15): targets that nothing but a `danger_…` setting opens to rules (loopback, link-local, multicast,
 //! own addresses …), targets that only a rule opens which names their prefix (private, special purpose), and public
 //! ones. A name is judged before it is resolved, and then each of its addresses.
 //!
@@ -382,6 +382,9 @@ fn classify_form(form: IpAddr, address: IpAddr, judged: Classified) -> Classifie
     }
 }
 
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod model_tests;
 #[cfg(test)]
 #[path = "policy_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! How many bytes of unfinished capsules one connection may make us hold (requirements C-12, HG-F4).
+//! How many bytes of unfinished capsules one connection may make us hold (C-12, HG-F4).
 //!
 //! For CONNECT-UDP only DATAGRAM capsules are ever held, and only those that arrive in pieces: no control capsule is
 //! defined for it, and an unknown one is skipped without being held.

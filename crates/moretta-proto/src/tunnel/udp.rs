@@ -317,7 +317,7 @@ impl UdpTunnel {
         self.end_by_peer(EndReason::ClientReset, EndReason::ProxyReset)
     }
 
-    /// The other side does not want our half of the stream any more: as good as an end (requirements C-7). `code`: the
+    /// The other side does not want our half of the stream any more: as good as an end (C-7). `code`: the
     /// HTTP/3 code that came with it; H3_NO_ERROR accompanies an orderly end.
     pub fn on_peer_stop_sending(&mut self, code: u64) -> Option<EndReason> {
         if code == h3_code::NO_ERROR {
@@ -342,7 +342,7 @@ impl UdpTunnel {
     /// The system reported an error on the socket towards the target; `lost`: how many datagrams it cost.
     ///
     /// What concerns single datagrams ends nothing. The rest is counted, and ends the tunnel where the profile says so
-    /// (RFC 9298 §3.1, requirements C-19).
+    /// (RFC 9298 §3.1, C-19).
     pub fn on_target_error(&mut self, error: TargetError, lost: u64) -> Option<EndReason> {
         if self.state == State::Ended {
             return None;

@@ -182,7 +182,7 @@ fn a_stream_that_ends_inside_a_capsule_is_a_message_error() {
     assert_eq!(EndReason::ClientFinished.closing(), Closing::Finish);
 }
 
-/// Issue part 4: a stream that has carried only capsules is answered in capsules until its first QUIC datagram.
+/// CAP-25: a stream that has carried only capsules is answered in capsules until its first QUIC datagram.
 #[test]
 fn a_side_that_sends_only_capsules_is_answered_in_capsules_until_its_first_datagram() {
     let mut tunnel = interop();
