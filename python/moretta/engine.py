@@ -122,6 +122,11 @@ def _close_all() -> None:
             native.close()
 
 
+def _wake(reference: weakref.ref[Engine]) -> None:
+    if (engine := reference()) is not None:
+        engine.wake()
+
+
 class Engine:
     """One engine, attached to the running loop.
 
@@ -140,7 +145,8 @@ class Engine:
         self._ready: dict[int, Callable[[], None]] = {}
         self._numbers = itertools.count(1)
         self._closing: asyncio.Future[None] | None = None
-        self._loop.add_reader(self._fd, self._wake)
+        # The loop holds no reference: an engine that is forgotten open is collected, closed and complained about.
+        self._loop.add_reader(self._fd, _wake, weakref.ref(self))
 
     def __del__(self) -> None:
         if self._native is not None and self._closing is None:
@@ -226,7 +232,8 @@ class Engine:
         self._handlers.clear()
         self._ready.clear()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Take one batch of what waits; called by the loop when the descriptor is readable."""
         native = self.native
         # Tokens first: a datagram that came before its tunnel's end is read before the end is told.
         for token in native.take_ready(BATCH):

@@ -61,4 +61,4 @@ def test_a_rule_with_something_else_in_it_is_refused(change: dict[str, Any]) -> 
 def test_a_rule_cannot_be_changed() -> None:
     rule = Rule.model_validate(RULE)
     with pytest.raises(ValidationError, match="frozen"):
-        rule.action = "deny"  # type: ignore[misc] -- what is tested
+        rule.action = "deny"  # type: ignore[misc]  # what is tested

@@ -60,7 +60,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         {"version": 1, "listen": {"main": {"address": ["127.0.0.1:0"], "certificate": "a", "key": "b"}}}
     )
     with pytest.raises(ValidationError, match="frozen"):
-        config.profile = "interop"  # type: ignore[misc] -- what is tested
+        config.profile = "interop"  # type: ignore[misc]  # what is tested
 
 
 def test_what_is_written_out_is_read_back() -> None:
