@@ -285,6 +285,14 @@ impl Core {
             self.counters.connections_migrated += 1;
         }
         self.follow_limits(connection, out);
+        self.count_lost_early(connection);
+    }
+
+    /// Datagrams that HTTP/3 held and has dropped since: they waited too long, or their request was refused.
+    fn count_lost_early(&mut self, connection: &mut Connection) {
+        let held = connection.http.early_datagrams() as u64;
+        self.counters.up_dropped_early += connection.held_datagrams.saturating_sub(held);
+        connection.held_datagrams = held;
     }
 
     /// Hands packets of the inbox to the library, and takes the datagrams out after each: no packet holds more of them

@@ -493,6 +493,12 @@ impl Connection {
         self.shared.counters.dropped_closed += self.early.take(stream_id).len() as u64;
     }
 
+    /// How many datagrams are held for requests that are not decided. Those that leave otherwise than through
+    /// [`take_early_datagrams`](Self::take_early_datagrams) were dropped.
+    pub fn early_datagrams(&self) -> usize {
+        self.early.len()
+    }
+
     /// Takes the datagrams held for a request, oldest first.
     pub fn take_early_datagrams(&mut self, stream_id: u64) -> impl Iterator<Item = Bytes> + use<> {
         self.early.take(stream_id).into_iter()

@@ -67,6 +67,11 @@ impl EarlyDatagrams {
         self.held.front().map(|early| early.until)
     }
 
+    /// How many are held.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// Weight of what is held.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes

@@ -268,6 +268,11 @@ impl Connection {
         DatagramRoute::Dropped(DatagramDrop::Closed)
     }
 
+    /// See [`crate::Connection::early_datagrams`].
+    pub fn early_datagrams(&self) -> usize {
+        self.early.len()
+    }
+
     /// See [`crate::Connection::take_early_datagrams`].
     pub fn take_early_datagrams(&mut self, stream_id: u64) -> impl Iterator<Item = Bytes> + use<> {
         self.early.take(stream_id).into_iter()
