@@ -1,12 +1,24 @@
-//! Worlds in one thread: cores, links and a virtual clock. For tests only.
+//! Worlds in one thread: cores, links and a virtual clock. For tests only, never a dependency of the product.
+//!
+//! A [`World`] holds gateways and clients (the same [`Core`](moretta_core::Core) that the engine drives), targets, and
+//! clients that are not ours ([`Peer`]), on links with delay, loss, reordering, duplication, MTU, rate and address
+//! translation. Nothing in it looks at a clock or asks the system for randomness, except that TLS draws its own random
+//! values: contents of packets differ from run to run, their times, sizes and directions do not ([`Trace`]).
+
 mod link;
 mod network;
 mod payload;
+mod peer;
 mod random;
+mod tls;
 mod trace;
+mod world;
 
 pub use link::{Fate, Link, LinkCounters, LinkModel};
 pub use network::{Arrival, HostId, Network, NetworkCounters, Packet};
 pub use payload::{Corrupt, MIN_BYTES, Stamp};
+pub use peer::{Peer, Received, bytes3};
 pub use random::Random;
+pub use tls::{Identity, SERVER_NAME, SetupError};
 pub use trace::{Trace, TraceEntry};
+pub use world::{ClientId, GatewaySpec, OpenedTunnel, PeerId, SiteId, TargetKind, World};

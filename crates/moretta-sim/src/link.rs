@@ -147,7 +147,7 @@ impl Link {
             }
             let on_wire = Duration::from_nanos(bytes as u64 * 1_000_000_000 / rate.max(1));
             self.busy_until = self.busy_until.max(now) + on_wire;
-            way += self.busy_until - now;
+            way += self.busy_until.saturating_sub(now);
         }
         if lost {
             return Fate::Lost;

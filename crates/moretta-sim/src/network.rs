@@ -90,6 +90,11 @@ impl Network {
         self.sockets.remove(&address);
     }
 
+    /// The host that a socket is on.
+    pub fn host_of(&self, address: SocketAddr) -> Option<HostId> {
+        self.sockets.get(&address).copied()
+    }
+
     /// From now on, what `socket` sends seems to come from `outside`, and only what is sent to `outside` reaches it.
     /// An earlier mapping is forgotten, as when a translator restarts: this is the hook for rebinding.
     pub fn translate(&mut self, socket: SocketAddr, outside: SocketAddr) {
@@ -123,7 +128,7 @@ impl Network {
     }
 
     /// Sends from a socket. What has no destination vanishes, counted.
-    pub fn send(&mut self, now: Duration, socket: SocketAddr, to: SocketAddr, ecn: u8, data: Bytes) {
+    pub fn send(&mut self, now: Duration, socket: SocketAddr, to: SocketAddr, ecn: u8, data: &Bytes) {
         let destination = match self.inside.get(&to) {
             Some(inside) => *inside,
             // Behind a translator nobody is reached by his own address.
@@ -208,7 +213,7 @@ mod tests {
     }
 
     fn send(network: &mut Network, now: u64, from: &str, to: &str, text: &'static str) {
-        network.send(Duration::from_millis(now), address(from), address(to), 0, Bytes::from(text));
+        network.send(Duration::from_millis(now), address(from), address(to), 0, &Bytes::from(text));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Stamp {
         }
         let mut filler = self.filler();
         while payload.len() < bytes {
-            payload.extend(filler.next().to_be_bytes());
+            payload.extend(filler.bits().to_be_bytes());
         }
         payload.truncate(bytes);
         payload.into()

@@ -63,9 +63,7 @@ impl Peer {
         random: &mut Random,
     ) -> Result<Self, SetupError> {
         let setup = |error: &dyn std::fmt::Display| SetupError(error.to_string());
-        let key: [u8; 64] = random.bytes();
-        let mut config =
-            EndpointConfig::new(Arc::new(aws_lc_key(&key)));
+        let mut config = EndpointConfig::default();
         config.rng_seed(Some(random.bytes()));
         let mut endpoint = Endpoint::new(Arc::new(config), None, true, None);
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| setup(&error))?;
@@ -80,8 +78,7 @@ impl Peer {
         client
             .transport_config(Arc::new(transport))
             .initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&first_id)));
-        let (handle, connection) =
-            endpoint.connect(now, client, remote, SERVER_NAME).map_err(|error| setup(&error))?;
+        let (handle, connection) = endpoint.connect(now, client, remote, SERVER_NAME).map_err(|error| setup(&error))?;
         Ok(Self {
             endpoint,
             handle,

@@ -24,7 +24,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.0;
         let result = b.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = *b << 17;
@@ -39,7 +39,7 @@ impl Random {
 
     /// A number below `bound`; 0 if the bound is 0. The bias of the remainder is below 2^-32 for bounds in use here.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.bits() % bound.max(1)
     }
 
     /// True `per_mille` times of a thousand.
@@ -54,7 +54,7 @@ impl Random {
 
     /// Bytes for keys and fillers.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| (self.next() >> 32) as u8)
+        std::array::from_fn(|_| (self.bits() >> 32) as u8)
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     fn a_stream_repeats_and_differs_by_seed_and_name() {
         let take = |seed, name| {
             let mut random = Random::new(seed, name);
-            (random.next(), random.next(), random.bytes::<8>())
+            (random.bits(), random.bits(), random.bytes::<8>())
         };
         assert_eq!(take(1, "up"), take(1, "up"));
         assert_ne!(take(1, "up"), take(2, "up"));
