@@ -1,5 +1,14 @@
 //! A client and a server of ours talk to each other through an ideal network, in pieces of any size.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stdout,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use bytes::Bytes;

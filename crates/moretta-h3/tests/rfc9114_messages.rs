@@ -1,5 +1,14 @@
 //! RFC 9114 §4: messages, fields, pseudo-headers, CONNECT. RFC 9220 §3: extended CONNECT.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stdout,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use bytes::Bytes;

@@ -11,3 +11,6 @@ mod static_table;
 pub(crate) use decode::{DecodeError, Line, decode};
 pub(crate) use encode::{encode_line, start_section};
 pub(crate) use instructions::{DecoderStream, encoder_stream_is_idle};
+
+#[cfg(test)]
+mod tests;
