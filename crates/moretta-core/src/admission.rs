@@ -4,7 +4,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use moretta_proto::Now;
 use moretta_proto::admission::{Accepted, Admission, Facts, Grant, OpenError, ResolveError, Step};
@@ -289,10 +288,5 @@ impl Core {
             connection.http.reset(stream, code);
         }
         connection.http_dirty = true;
-    }
-
-    /// Time from a request to now.
-    pub(crate) fn since(now: Now, then: Now) -> Duration {
-        now.instant.saturating_duration_since(then.instant)
     }
 }

@@ -85,7 +85,7 @@ pub(crate) enum Named {
 }
 
 impl Core {
-    pub(crate) fn open_gateway(&mut self, now: Now, open: OpenGateway) {
+    pub(crate) fn open_gateway(&mut self, open: OpenGateway) {
         let OpenGateway { gateway: id, link, remotes, server_name, tls, template, deadline } = open;
         if self.gateway_names.contains_key(&id) || self.links.contains_key(&link) {
             self.counters.unknown_commands += 1;
@@ -121,7 +121,6 @@ impl Core {
             self.links.insert(link, endpoint);
         }
         self.gateway_names.insert(id, key);
-        let _ = now;
         self.mark_gateway(key);
     }
 
@@ -351,7 +350,7 @@ impl Core {
     }
 
     /// The proxy's SETTINGS: it must offer extended CONNECT (RFC 9220 §3).
-    pub(crate) fn gateway_settings(&mut self, connection: &mut Connection, key: Key, now: Now, out: &mut Outputs) {
+    pub(crate) fn gateway_settings(&mut self, connection: &Connection, key: Key, out: &mut Outputs) {
         let Some(gateway) = self.gateways.get_mut(key) else { return };
         if gateway.connection != Some(connection.key) || gateway.stage != GatewayStage::Connecting {
             return;
@@ -368,7 +367,6 @@ impl Core {
             remote: connection.quic.remote_address(),
             datagrams: connection.datagrams,
         }));
-        let _ = now;
         self.mark_gateway(key);
     }
 
@@ -396,11 +394,11 @@ impl Core {
             return;
         }
         self.guarded(connection_key, now, out, |core, connection, _| {
-            while let Some(stream) = connection.quic.streams().open(Dir::Bi).filter(|_| !waiting.is_empty()) {
-                let Some(tunnel) = waiting.pop_front() else { break };
-                core.send_request(connection, u64::from(stream), tunnel, &template);
-                if waiting.is_empty() {
-                    break;
+            while !waiting.is_empty() {
+                // The proxy's next MAX_STREAMS brings us back.
+                let Some(stream) = connection.quic.streams().open(Dir::Bi) else { break };
+                if let Some(tunnel) = waiting.pop_front() {
+                    core.send_request(connection, u64::from(stream), tunnel, &template);
                 }
             }
         });
@@ -582,7 +580,7 @@ impl Core {
     }
 
     /// A gateway's connection is over, or an attempt of it.
-    pub(crate) fn gateway_connection_over(&mut self, connection: &mut Connection, key: Key, out: &mut Outputs) {
+    pub(crate) fn gateway_connection_over(&mut self, connection: &mut Connection, key: Key) {
         let failure = connection.over.take().unwrap_or(GatewayFailure::Internal);
         let Some(gateway) = self.gateways.get_mut(key) else { return };
         if gateway.connection != Some(connection.key) {
@@ -596,7 +594,6 @@ impl Core {
                 gateway.closing.get_or_insert(failure);
             }
         }
-        let _ = out;
         self.mark_gateway(key);
     }
 

@@ -82,6 +82,8 @@ pub struct Core {
     pub(crate) waiting: Waiting,
     /// Accepted connections whose handshake is under way.
     pub(crate) half_open: usize,
+    /// Connections that are not over.
+    pub(crate) live_connections: usize,
     pub(crate) inbox_packets: usize,
     pub(crate) spare_inboxes: Vec<VecDeque<ConnectionEvent>>,
     pub(crate) answers: Answers,
@@ -144,6 +146,7 @@ impl Core {
             pending: Vec::new(),
             waiting: Waiting::default(),
             half_open: 0,
+            live_connections: 0,
             inbox_packets: 0,
             spare_inboxes: Vec::new(),
             answers: Answers::default(),
@@ -163,7 +166,7 @@ impl Core {
         match input {
             Input::Train(train) => self.guarded_train(now, train),
             Input::Flow { flow, data, segment_size } => self.handle_flow(now, flow, data, segment_size),
-            Input::FlowError { flow, error } => self.handle_flow_error(now, flow, error),
+            Input::FlowError { flow, error } => self.handle_flow_error(flow, error),
             Input::FlowOpened { flow, result } => self.handle_flow_opened(flow, result),
             Input::Resolved { query, result } => self.handle_resolved(query, result),
             Input::LinkError { link, detail } => self.handle_link_error(link, detail),
@@ -176,14 +179,14 @@ impl Core {
         match command {
             Command::AddListener { link, name, loopback } => self.add_listener(link, name, loopback),
             Command::RemoveListener { link } => self.remove_listener(link),
-            Command::OpenGateway(open) => self.open_gateway(now, open),
+            Command::OpenGateway(open) => self.open_gateway(open),
             Command::OpenUdp(open) => self.open_udp(open),
             Command::FinishTunnel(token) => self.finish_named_tunnel(token),
             Command::ResetTunnel(token) => self.reset_named_tunnel(token),
             Command::CloseGateway(gateway) => self.close_gateway(gateway),
             Command::Rebind { gateway, link } => self.rebind_gateway(gateway, link),
-            Command::Drain { deadline } => self.begin_drain(now, deadline),
-            Command::Close => self.begin_drain(now, now.instant),
+            Command::Drain { deadline } => self.begin_drain(deadline),
+            Command::Close => self.begin_drain(now.instant),
         }
     }
 

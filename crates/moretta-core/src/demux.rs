@@ -11,7 +11,7 @@ use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint
 
 use crate::cid::Destination;
 use crate::core::Core;
-use crate::endpoint::Role;
+use crate::endpoint::{Endpoint, Role};
 use crate::ids::{LinkId, SlotId};
 use crate::input::Train;
 use crate::output::{Action, Outputs, TrainHeader};
@@ -99,7 +99,13 @@ impl Core {
 
     fn handle_packet(&mut self, now: Now, arrival: Arrival, packet: BytesMut) {
         if arrival.shared_port {
+            // Without a certificate the library would answer a first packet with a stateless reset.
+            let accepts = self.endpoints.get(arrival.endpoint).is_some_and(Endpoint::accepts);
             match Destination::of(&packet) {
+                Destination::Accepting if !accepts => {
+                    self.counters.refused_no_configuration += 1;
+                    return;
+                }
                 Destination::Accepting => {}
                 Destination::Slot(slot) if slot == self.slot => {}
                 Destination::Slot(slot) => {
@@ -176,11 +182,7 @@ impl Core {
         let retry_above = limits.half_open_before_retry;
         let validated = incoming.remote_address_validated();
         let Some(endpoint) = self.endpoints.get_mut(arrival.endpoint) else { return };
-        if endpoint.closing {
-            let transmit = endpoint.quic.refuse(incoming, &mut self.answers.scratch);
-            self.counters.refused_no_configuration += 1;
-            self.answer(arrival.link, &transmit);
-        } else if self.drain.is_some() {
+        if self.drain.is_some() {
             let transmit = endpoint.quic.refuse(incoming, &mut self.answers.scratch);
             self.counters.refused_draining += 1;
             self.answer(arrival.link, &transmit);

@@ -38,8 +38,7 @@ pub(crate) struct Recheck {
 
 impl Core {
     /// A second drain may only bring the deadline forward.
-    pub(crate) fn begin_drain(&mut self, now: Now, deadline: Instant) {
-        let _ = now;
+    pub(crate) fn begin_drain(&mut self, deadline: Instant) {
         match &mut self.drain {
             Some(drain) => drain.deadline = drain.deadline.min(deadline),
             None => self.drain = Some(Drain { deadline, announced: false, closed: false, reported: false }),
@@ -122,14 +121,11 @@ impl Core {
     }
 
     /// Says once that nothing is left that carries anything.
-    pub(crate) fn finish_drain(&mut self, now: Now, out: &mut Outputs) {
-        let _ = now;
+    pub(crate) fn finish_drain(&mut self, out: &mut Outputs) {
         if self.drain.as_ref().is_none_or(|drain| drain.reported) {
             return;
         }
-        let alive = |key: &Key| self.connections.get(*key).is_some_and(|connection| connection.stage != Stage::Closed);
-        // Walked only while draining.
-        if self.connections.keys().iter().any(alive) || !self.sending.is_empty() || !self.gateways.is_empty() {
+        if self.live_connections > 0 || !self.sending.is_empty() || !self.gateways.is_empty() {
             return;
         }
         if let Some(drain) = &mut self.drain {

@@ -238,6 +238,11 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether first packets are answered.
+    pub(crate) fn accepts(&self) -> bool {
+        self.server.is_some() && !self.closing
+    }
+
     pub(crate) fn connection(&self, handle: ConnectionHandle) -> Option<Key> {
         self.handles.get(handle.0).copied().flatten()
     }

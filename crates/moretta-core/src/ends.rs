@@ -9,7 +9,7 @@ use crate::connection::Connection;
 use crate::core::{Core, flow_id};
 use crate::output::{Action, Outputs};
 use crate::store::Key;
-use crate::tunnel::{Intent, Side};
+use crate::tunnel::{Intent, Side, Tunnel};
 
 impl Core {
     /// One tunnel's due work, with its connection at hand.
@@ -78,6 +78,12 @@ impl Core {
         out: &mut Outputs,
     ) {
         let Some(key) = connection.tunnels.find(stream) else { return };
+        // RFC 9114 §4.1: a server that has answered may stop the rest of the request; its answer counts all the same,
+        // and may come after this.
+        let awaits_answer = |tunnel: &Tunnel| tunnel.machine.is_none() && matches!(tunnel.side, Side::Client(_));
+        if self.tunnels.get(key).is_some_and(awaits_answer) {
+            return;
+        }
         self.end_by(connection, key, now, EndReason::ClientReset, out, |machine| machine.on_peer_stop_sending(code));
     }
 

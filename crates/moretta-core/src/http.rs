@@ -163,7 +163,7 @@ impl Core {
         connection.http_dirty = true;
         while let Some(event) = connection.http.poll_event() {
             match event {
-                Event::Settings => self.peer_settings(connection, now, out),
+                Event::Settings => self.peer_settings(connection, out),
                 Event::Request { stream_id, head, fin } => self.request(connection, now, stream_id, &head, fin, out),
                 Event::Response { stream_id, head, interim, fin } => {
                     self.response(connection, now, stream_id, &head, interim, fin, out);

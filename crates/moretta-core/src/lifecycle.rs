@@ -144,10 +144,10 @@ impl Core {
     }
 
     /// The peer's SETTINGS are here.
-    pub(crate) fn peer_settings(&mut self, connection: &mut Connection, now: Now, out: &mut Outputs) {
+    pub(crate) fn peer_settings(&mut self, connection: &mut Connection, out: &mut Outputs) {
         self.follow_limits(connection, out);
         if let End::Client(gateway) = connection.end {
-            self.gateway_settings(connection, gateway, now, out);
+            self.gateway_settings(connection, gateway, out);
         }
     }
 
@@ -206,11 +206,11 @@ impl Core {
         }
         connection.over = Some(failure);
         self.end_all_tunnels(connection, now, reason, out);
-        self.connection_gone(connection, out);
+        self.connection_gone(connection);
     }
 
     /// The books of a connection that is over, whatever ended it. Of no effect the second time.
-    pub(crate) fn connection_gone(&mut self, connection: &mut Connection, out: &mut Outputs) {
+    pub(crate) fn connection_gone(&mut self, connection: &mut Connection) {
         if connection.stage == Stage::Closed {
             return;
         }
@@ -218,6 +218,7 @@ impl Core {
             self.half_open -= 1;
         }
         connection.stage = Stage::Closed;
+        self.live_connections -= 1;
         self.counters.connections_closed += 1;
         self.counters.up_dropped_early += connection.held_datagrams;
         self.counters.up_dropped_connection_lost += connection.strays.len() as u64;
@@ -230,7 +231,7 @@ impl Core {
         self.reconcile_at_close(connection);
         match connection.end {
             End::Server(_) => self.quic.shared().connections.remove(),
-            End::Client(gateway) => self.gateway_connection_over(connection, gateway, out),
+            End::Client(gateway) => self.gateway_connection_over(connection, gateway),
         }
     }
 

@@ -16,6 +16,8 @@ const RESTING_CHUNKS: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     current: BytesMut,
+    /// `current` is a chunk, not the nothing that it begins as.
+    began: bool,
     resting: VecDeque<BytesMut>,
 }
 
@@ -49,7 +51,9 @@ impl Arena {
             None => BytesMut::with_capacity(wanted),
         };
         let full = std::mem::replace(&mut self.current, next);
-        self.resting.push_back(full);
+        if std::mem::replace(&mut self.began, true) {
+            self.resting.push_back(full);
+        }
         if self.resting.len() > RESTING_CHUNKS {
             self.resting.pop_front();
         }
@@ -88,7 +92,8 @@ impl TunnelQueue {
         self.bytes
     }
 
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.waiting.len()
     }
 
@@ -123,11 +128,6 @@ impl TunnelQueue {
             out.bytes += Self::cost(&oldest);
         }
         out
-    }
-
-    /// Bytes of the datagram that is next.
-    pub(crate) fn front_bytes(&self) -> Option<usize> {
-        self.waiting.front().map(|oldest| oldest.datagram.len())
     }
 
     pub(crate) fn pop(&mut self) -> Option<Bytes> {

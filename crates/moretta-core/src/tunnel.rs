@@ -339,8 +339,7 @@ impl Core {
     }
 
     /// A socket error ends nothing by itself; the machine knows what the profile wants (C-19).
-    pub(crate) fn handle_flow_error(&mut self, now: Now, flow: FlowId, error: FlowError) {
-        let _ = now;
+    pub(crate) fn handle_flow_error(&mut self, flow: FlowId, error: FlowError) {
         let Some(&Flow { tunnel: key, .. }) = self.flows.get(flow_key(flow)) else {
             self.counters.stale_flow_inputs += 1;
             return;

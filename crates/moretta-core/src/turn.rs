@@ -54,7 +54,7 @@ impl Core {
         cut_short |= self.recheck_tunnels(now, out);
         self.advance_drain(now, out);
         cut_short |= self.send(now, out);
-        self.finish_drain(now, out);
+        self.finish_drain(out);
 
         self.flush_answers(out);
         out.actions.append(&mut self.pending);
@@ -148,6 +148,7 @@ impl Core {
         if matches!(end, End::Server(_)) {
             self.quic.shared().connections.add();
         }
+        self.live_connections += 1;
         let http = self.new_http(http_role);
         let limits = &self.snapshot.proto.limits;
         let capsule_bytes = limits.capsule_assembly_bytes;
@@ -220,7 +221,7 @@ impl Core {
         self.inbox_packets -= connection.inbox.len();
         connection.inbox.clear();
         self.end_all_tunnels(&mut connection, now, reason, out);
-        self.connection_gone(&mut connection, out);
+        self.connection_gone(&mut connection);
         if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
             // After a rebuild the handle may name another connection.
             if endpoint.connection(handle) == Some(key) {
@@ -412,7 +413,7 @@ impl Core {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.inbox_packets -= connection.inbox.len();
         self.end_all_tunnels(&mut connection, now, EndReason::ConnectionLost, out);
-        self.connection_gone(&mut connection, out);
+        self.connection_gone(&mut connection);
         if let Some(endpoint) = self.endpoints.get_mut(connection.endpoint) {
             endpoint.detach(connection.handle, key);
         }
