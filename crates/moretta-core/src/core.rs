@@ -31,6 +31,8 @@ const CONNECTION_SHARE_BYTES: usize = 256 * 1024;
 /// What a flow may still bring whose tunnel has nothing waiting, however much the others of its connection have: so a
 /// flood never silences a whisper.
 const QUIET_FLOW_SHARE_BYTES: usize = 8 * 1024;
+/// A smaller share is none: a call of the kernel for a datagram or two costs more than it brings.
+const LEAST_SHARE_BYTES: usize = 2048;
 /// Bytes that may wait in all queues of a core.
 pub(crate) const CORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -197,38 +199,44 @@ impl Core {
         let Some(flow) = self.flows.get_mut(key) else { return 0 };
         let Some(tunnel) = self.tunnels.get(flow.tunnel) else { return 0 };
         let Some(connection) = self.connections.get_mut(tunnel.connection) else { return 0 };
-        let limit = self.snapshot.proto.limits.tunnel_queue_bytes;
-        let own = limit.saturating_sub(tunnel.queue.bytes());
+        let own = read_limit(self.snapshot.proto.limits.tunnel_queue_bytes).saturating_sub(tunnel.queue.bytes());
+        let left = CONNECTION_SHARE_BYTES.saturating_sub(connection.queued_bytes);
         let share = if self.queued_bytes >= CORE_QUEUE_BYTES {
             0
-        } else if connection.queued_bytes < CONNECTION_SHARE_BYTES {
-            own.min(CONNECTION_SHARE_BYTES - connection.queued_bytes).max(QUIET_FLOW_SHARE_BYTES.min(own))
         } else if tunnel.queue.bytes() < QUIET_FLOW_SHARE_BYTES {
-            QUIET_FLOW_SHARE_BYTES
+            own.min(left.max(QUIET_FLOW_SHARE_BYTES))
         } else {
-            0
+            own.min(left)
         };
-        if share == 0 && !flow.paused {
+        if share >= LEAST_SHARE_BYTES {
+            return share;
+        }
+        if !flow.paused {
             flow.paused = true;
             connection.paused_flows.push(key);
         }
-        share
+        0
     }
 
-    /// Flows of this connection that may be read again.
+    /// Finds the flows of this connection that may be read again: once half of what stopped them has left, so that they
+    /// do not stop and go with every datagram.
     pub(crate) fn resume_flows(&mut self, connection: &mut Connection) {
         if connection.paused_flows.is_empty()
             || connection.queued_bytes > CONNECTION_SHARE_BYTES / 2
-            || self.queued_bytes >= CORE_QUEUE_BYTES
+            || self.queued_bytes > CORE_QUEUE_BYTES / 2
         {
             return;
         }
-        for key in connection.paused_flows.drain(..) {
-            if let Some(flow) = self.flows.get_mut(key) {
-                flow.paused = false;
-                self.resumable.push(key);
+        let half = read_limit(self.snapshot.proto.limits.tunnel_queue_bytes) / 2;
+        connection.paused_flows.retain(|&key| {
+            let Some(flow) = self.flows.get_mut(key) else { return false };
+            if self.tunnels.get(flow.tunnel).is_some_and(|tunnel| tunnel.queue.bytes() > half) {
+                return true;
             }
-        }
+            flow.paused = false;
+            self.resumable.push(key);
+            false
+        });
     }
 
     /// What happened so far, by reason.
@@ -278,6 +286,12 @@ impl Core {
             }
         }
     }
+}
+
+/// A tunnel's flow is read until its queue is three quarters full: the kernel hands over whole trains, and what they
+/// bring beyond the share should still find room.
+const fn read_limit(tunnel_queue_bytes: usize) -> usize {
+    tunnel_queue_bytes / 4 * 3
 }
 
 pub(crate) fn flow_id(key: Key) -> FlowId {
