@@ -60,6 +60,15 @@ enum GatewayStage {
     GoingAway,
 }
 
+/// What a client's connection knows of its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayPath {
+    /// The estimate of RFC 9002 §5: smoothed, without the peer's own delay.
+    pub round_trip: Duration,
+    /// ACK frames received so far: one more says that the estimate is fresh.
+    pub acknowledgements: u64,
+}
+
 /// A tunnel that was asked for and has no stream yet.
 struct WaitingTunnel {
     token: TunnelToken,
@@ -170,6 +179,25 @@ impl Core {
         self.links.insert(link, gateway.endpoint);
         gateway.rebound = true;
         self.mark_gateway(key);
+    }
+
+    /// Sends a packet that the proxy must acknowledge; [`Core::gateway_path`] tells when it has.
+    pub(crate) fn ping_gateway(&mut self, id: GatewayId) {
+        let Some(key) = self.named_gateway(id) else { return };
+        let connection = self.gateways.get(key).and_then(|gateway| gateway.connection);
+        let Some(connection) = connection else { return };
+        if let Some(open) = self.connections.get_mut(connection) {
+            open.quic.ping();
+        }
+        self.mark_sending(connection);
+    }
+
+    /// The path to a proxy as its connection sees it now; `None` while there is no connection.
+    #[must_use]
+    pub fn gateway_path(&self, id: GatewayId) -> Option<GatewayPath> {
+        let gateway = self.gateways.get(self.gateway_names.get(&id).copied()?)?;
+        let connection = self.connections.get(gateway.connection?)?;
+        Some(GatewayPath { round_trip: connection.quic.rtt(), acknowledgements: connection.quic.stats().frame_rx.acks })
     }
 
     pub(crate) fn open_udp(&mut self, open: OpenUdp) {

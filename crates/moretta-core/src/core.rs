@@ -186,6 +186,7 @@ impl Core {
             Command::FinishTunnel(token) => self.finish_named_tunnel(token),
             Command::ResetTunnel(token) => self.reset_named_tunnel(token),
             Command::CloseGateway(gateway) => self.close_gateway(gateway),
+            Command::Ping(gateway) => self.ping_gateway(gateway),
             Command::Rebind { gateway, link } => self.rebind_gateway(gateway, link),
             Command::Drain { deadline } => self.begin_drain(deadline),
             Command::Close => self.begin_drain(now.instant),

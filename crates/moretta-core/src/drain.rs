@@ -99,6 +99,8 @@ impl Core {
                 }
             });
             self.mark(key);
+            // What says goodbye leaves in this turn: the driver may stop after the one that reports the end.
+            self.mark_sending(key);
         }
     }
 

@@ -128,6 +128,9 @@ pub enum Command {
     ResetTunnel(TunnelToken),
     /// Ends a gateway and every tunnel through it.
     CloseGateway(GatewayId),
+    /// Asks the proxy for a sign of life (RFC 9000 §19.2), so that the estimate of
+    /// [`Core::gateway_path`](crate::Core::gateway_path) becomes fresh.
+    Ping(GatewayId),
     /// The gateway's connection continues from another socket (RFC 9000 §9): packets leave on `link` from now on and
     /// are accepted on both until the old one is reported by [`Input::LinkError`].
     Rebind {

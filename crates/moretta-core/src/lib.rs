@@ -43,6 +43,7 @@ pub(crate) type Http3 = moretta_h3::h3wire_adapter::Connection;
 pub(crate) type Http3 = moretta_h3::Connection;
 
 pub use cid::{CONNECTION_ID_OCTETS, Destination};
+pub use client::GatewayPath;
 pub use config::{ConnectionCount, CoreConfig, CoreSnapshot, Shared, TransportOptions};
 pub use core::Core;
 pub use counters::Counters;
