@@ -4,9 +4,9 @@
 //! in between is never slept over. Only this module clears the descriptor.
 
 use crate::document::Event;
-use crate::wake::WakeFd;
+use moretta_io::{OpenError, WakeFd};
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -27,7 +27,7 @@ pub(crate) struct Border {
     events: Mutex<Waiting>,
     /// Guards the tokens of tunnels with news, each listed once.
     ready: Mutex<VecDeque<u64>>,
-    /// Events that wait or were promised, of the kind that is never lost.
+    /// Events of the kind that is never lost: those that wait and those that were promised.
     promised: AtomicUsize,
     promise_limit: usize,
     shed: AtomicU64,
@@ -43,7 +43,7 @@ struct Waiting {
 }
 
 impl Border {
-    pub(crate) fn new(promise_limit: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(promise_limit: usize) -> Result<Self, OpenError> {
         Ok(Self {
             events: Mutex::default(),
             ready: Mutex::default(),
@@ -58,6 +58,10 @@ impl Border {
 
     pub(crate) fn fd(&self) -> RawFd {
         self.wake.as_raw_fd()
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
     }
 
     /// Reserves room for `count` events that must not be lost; false when there is none, and the caller refuses.
@@ -78,6 +82,12 @@ impl Border {
     pub(crate) fn push(&self, event: Event) {
         lock(&self.events).events.push_back(event);
         self.signal();
+    }
+
+    /// Queues an event that was not promised one by one: a record of a tunnel, whose room the ledger reserved.
+    pub(crate) fn push_reserved(&self, event: Event) {
+        self.promised.fetch_add(1, Ordering::AcqRel);
+        self.push(event);
     }
 
     /// Queues a refusal record, or counts it as shed.
@@ -148,7 +158,7 @@ impl Border {
         if !self.is_empty() {
             return;
         }
-        self.wake.clear();
+        self.wake.drain();
         self.armed.store(true, Ordering::SeqCst);
         if !self.is_empty() {
             self.signal();
@@ -174,3 +184,6 @@ pub(crate) struct BorderCounts {
 fn is_refusal(event: &Event) -> bool {
     matches!(event, Event::RecordRefused(_))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,21 @@
 //! datagram is framed; that is `moretta-core`'s, which has no sockets.
 
 mod border;
+mod control;
 pub mod document;
 mod engine;
 mod error;
+mod frontend;
+mod helper;
+mod instance;
+mod ledger;
+mod mailbox;
 mod queue;
-mod wake;
+mod records;
+mod stats;
+mod tls;
+mod worker;
 
-pub use engine::Engine;
+pub use engine::{Engine, MAX_WORKERS};
 pub use error::EngineError;
 pub use queue::{QUEUE_BYTES, QueueCounters, SendOutcome, TunnelQueue, TunnelState};

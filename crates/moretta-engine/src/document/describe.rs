@@ -1,6 +1,9 @@
 //! Every document and its fields, as the deserialiser itself knows them.
 
-use super::{Command, Counters, EngineConfig, Event, Limits, Listener, Policy, Resolver, Rule, Snapshot};
+use super::{Command, Counters, EngineConfig, Event, Listener, Resolver, Snapshot};
+use moretta_proto::limits::Limits;
+use moretta_proto::policy::{PolicyDocument, RuleDocument};
+use moretta_proto::profile::Overrides;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value, json};
 
@@ -13,10 +16,11 @@ pub fn describe() -> Vec<u8> {
         ("config", fields_of::<EngineConfig>()),
         ("snapshot", fields_of::<Snapshot>()),
         ("snapshot.listeners[]", fields_of::<Listener>()),
-        ("snapshot.policy", fields_of::<Policy>()),
-        ("snapshot.policy.rules[]", fields_of::<Rule>()),
+        ("snapshot.overrides", fields_of::<Overrides>()),
+        ("snapshot.policy", fields_of::<PolicyDocument>()),
+        ("snapshot.policy.rules[]", fields_of::<RuleDocument>()),
         ("snapshot.resolver", fields_of::<Resolver>()),
-        ("snapshot.limits", fields_of::<Limits>()),
+        ("snapshot.limits", Limits::TABLE.iter().map(|row| row.name).collect()),
         ("event.counters", fields_of::<Counters>()),
     ];
     let map = |rows: Vec<(&'static str, Vec<&'static str>)>| -> Map<String, Value> {

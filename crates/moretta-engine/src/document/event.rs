@@ -57,6 +57,19 @@ macro_rules! events {
     };
 }
 
+impl Event {
+    /// The tunnel that is over with this event.
+    pub(crate) fn ended_tunnel(&self) -> Option<u64> {
+        if let Self::TunnelClosed(TunnelClosed { tunnel, .. }) | Self::TunnelRefused(TunnelRefused { tunnel, .. }) =
+            self
+        {
+            Some(*tunnel)
+        } else {
+            None
+        }
+    }
+}
+
 fn written(name: &'static str, event: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     #[derive(Serialize)]
     struct Document<'a, T> {
@@ -116,6 +129,8 @@ events! {
         remote: SocketAddr,
         /// From the first packet to the gateway's settings.
         handshake_seconds: f64,
+        /// Both sides allow HTTP Datagrams (RFC 9297); without, payloads travel in capsules.
+        datagrams: bool,
     }
     /// A gateway could not be reached or was not trusted.
     GatewayFailed = "gateway_failed" {
@@ -145,6 +160,8 @@ events! {
         proxy_status: Option<String>,
         /// Largest UDP payload that fits in one QUIC packet now.
         max_datagram_bytes: usize,
+        /// Payloads travel as HTTP Datagrams; otherwise in capsules, reliable and in order.
+        datagrams: bool,
     }
     /// A tunnel was not opened.
     TunnelRefused = "tunnel_refused" {
@@ -197,7 +214,7 @@ events! {
         gateway: u64,
         /// The caller's number of the measurement.
         ping: u64,
-        /// From a packet sent now to its acknowledgement.
+        /// The connection's estimate (RFC 9002 section 5) once a packet sent now was acknowledged.
         round_trip_seconds: f64,
         /// Of this connection's handshake.
         handshake_seconds: f64,
@@ -225,10 +242,12 @@ events! {
         target_port: u16,
         /// The address that was checked and connected.
         target_address: IpAddr,
-        /// `udp`.
+        /// `connect-udp`.
         protocol: String,
         /// The rule that allowed it.
         rule: Option<String>,
+        /// From the request's arrival to the response.
+        setup_seconds: f64,
         /// Since 1970.
         unix_seconds: f64,
     }
@@ -244,8 +263,8 @@ events! {
         target_port: Option<u16>,
         /// A stable word of the error table.
         reason: String,
-        /// Status of the response.
-        status: u16,
+        /// Status of the response, if there was one.
+        status: Option<u16>,
         /// The rule that refused it.
         rule: Option<String>,
         /// For the operator; never sent to the client.
@@ -257,6 +276,18 @@ events! {
     RecordClosed = "record_closed" {
         /// As in `record_opened`.
         tunnel_id: u64,
+        /// Name of the listener.
+        listener: String,
+        /// The client's address when it asked.
+        client: SocketAddr,
+        /// `connect-udp`.
+        protocol: String,
+        /// As asked for.
+        target_host: String,
+        /// As asked for.
+        target_port: u16,
+        /// The address that was checked and connected.
+        target_address: IpAddr,
         /// A stable word of the error table.
         reason: String,
         /// From the response to the end.

@@ -24,7 +24,7 @@ pub use event::{
     GatewayFailed, Listening, Pong, PongFailed, RecordClosed, RecordOpened, RecordRefused, SnapshotApplied,
     SnapshotRefused, TunnelClosed, TunnelOpened, TunnelRefused,
 };
-pub use snapshot::{Limits, Listener, Policy, Resolver, Rule, Snapshot};
+pub use snapshot::{Listener, Resolver, Snapshot};
 
 use crate::error::EngineError;
 

@@ -1,7 +1,9 @@
 //! All policy, certificates, listeners and limits of one generation.
 
+use moretta_proto::policy::PolicyDocument;
+use moretta_proto::profile::{Overrides, ProfileName};
+use moretta_wire::template::UriTemplate;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,11 +16,11 @@ pub struct Snapshot {
     /// Chosen by the caller, returned in `snapshot_applied` or `snapshot_refused`.
     pub generation: u64,
     /// `hardened` or `interop`.
-    #[serde(default = "hardened")]
-    pub profile: String,
+    #[serde(default)]
+    pub profile: ProfileName,
     /// Single knobs of the profile that differ from it.
     #[serde(default)]
-    pub overrides: Map<String, Value>,
+    pub overrides: Overrides,
     /// The name in Proxy-Status.
     #[serde(default = "proxy_name")]
     pub proxy_name: String,
@@ -27,17 +29,13 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Who may reach what.
     #[serde(default)]
-    pub policy: Policy,
+    pub policy: PolicyDocument,
     /// How names are resolved.
     #[serde(default)]
     pub resolver: Resolver,
-    /// Bounds; each absent one has a default.
+    /// Bounds by name ([`moretta_proto::limits::Limits::TABLE`]); each absent one has its default.
     #[serde(default)]
-    pub limits: Limits,
-}
-
-fn hardened() -> String {
-    "hardened".into()
+    pub limits: BTreeMap<String, u64>,
 }
 
 fn proxy_name() -> String {
@@ -65,42 +63,7 @@ pub struct Listener {
 }
 
 fn default_templates() -> Vec<String> {
-    vec![moretta_wire_default_path()]
-}
-
-fn moretta_wire_default_path() -> String {
-    "/.well-known/masque/udp/{target_host}/{target_port}/".into()
-}
-
-/// The rules; nothing matched means deny.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Policy {
-    /// In any order: deny wins.
-    #[serde(default)]
-    pub rules: Vec<Rule>,
-    /// Prefixes of the tier *never* that rules may open all the same.
-    #[serde(default)]
-    pub danger_allow_prefixes: Vec<String>,
-    /// Allow targets on this machine's own addresses; never the gateway's own sockets.
-    #[serde(default)]
-    pub danger_allow_own_addresses: bool,
-}
-
-/// One rule, as people write it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// Named in records and explanations.
-    pub id: String,
-    /// `allow` or `deny`.
-    pub action: String,
-    /// `udp`.
-    pub protocol: String,
-    /// Addresses, prefixes, names and `*.suffix`es.
-    pub destination: Vec<String>,
-    /// `"*"`, or a list of ports and `"low-high"` ranges.
-    pub ports: Value,
+    vec![UriTemplate::DEFAULT_PATH.to_owned()]
 }
 
 /// How names are resolved.
@@ -126,26 +89,4 @@ impl Default for Resolver {
     fn default() -> Self {
         Self { nameservers: Vec::new(), timeout_seconds: resolver_timeout(), hosts: BTreeMap::new() }
     }
-}
-
-/// Bounds. Absent means the default, which `stats` shows.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Tunnels at once over all workers; also bounded by the file descriptors of this process.
-    pub max_tunnels: Option<u64>,
-    /// Tunnels at once on one connection.
-    pub max_tunnels_per_connection: Option<u64>,
-    /// QUIC connections at once over all workers.
-    pub max_connections: Option<u64>,
-    /// Handshakes in flight above which a Retry is asked for.
-    pub half_open_before_retry: Option<u64>,
-    /// A tunnel without a datagram either way ends after this time; 30 to 3600.
-    pub idle_timeout_seconds: Option<f64>,
-    /// A request is answered within this time; 0.1 to 60.
-    pub admission_timeout_seconds: Option<f64>,
-    /// Bytes that wait for the client, per tunnel; oldest dropped first.
-    pub tunnel_queue_bytes: Option<u64>,
-    /// A datagram that waited longer than this is dropped.
-    pub sojourn_seconds: Option<f64>,
 }

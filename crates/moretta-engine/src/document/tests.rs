@@ -1,4 +1,5 @@
 use super::*;
+use moretta_proto::profile::ProfileName;
 use serde_json::json;
 
 fn submission(value: &Value) -> Result<Submission, EngineError> {
@@ -17,7 +18,7 @@ fn a_snapshot_with_only_its_generation_has_every_default() {
     let Ok(Submission::Snapshot(snapshot)) = submission(&json!({"version": 1, "generation": 7})) else {
         panic!("not a snapshot")
     };
-    assert_eq!((snapshot.generation, snapshot.profile.as_str()), (7, "hardened"));
+    assert_eq!((snapshot.generation, snapshot.profile), (7, ProfileName::Hardened));
     assert!(snapshot.listeners.is_empty() && snapshot.policy.rules.is_empty());
 }
 

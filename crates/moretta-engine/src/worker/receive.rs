@@ -1,0 +1,237 @@
+//! What arrives: packets on links, datagrams on flows and at front ends.
+
+use super::flows::FlowEnd;
+use super::links::LinkUse;
+use super::{
+    FLOW_MESSAGES, KEY_FLOW, KEY_FORWARD, KEY_GENERATION_BITS, KEY_KIND_SHIFT, KEY_LINK, KEY_WAKE, LINK_TRAINS, Worker,
+};
+use crate::frontend::Arrival;
+use moretta_core::{Command, FlowError, FlowId, FlowKind, Input, LinkId, Now, OpenUdp, Train};
+use moretta_io::{ErrorKind, PollEvent, UdpSocket};
+use std::time::Duration;
+
+/// Receive calls on one link in one round: others must get their turn.
+const CALLS_PER_LINK: usize = 2;
+/// Flows that are read in one round.
+const FLOWS_PER_ROUND: usize = 64;
+/// Receive calls on one front end in one round.
+const CALLS_PER_FORWARD: usize = 2;
+/// How long a peer of a front end waits for its tunnel.
+const PEER_OPEN_TIME: Duration = Duration::from_secs(10);
+/// Trains taken from the ring in one round.
+const RING_TRAINS_PER_ROUND: usize = 256;
+
+impl Worker {
+    /// Notes what the poller found.
+    pub(super) fn polled(&mut self) {
+        let mut flow_errors = Vec::new();
+        for event in self.events.iter() {
+            match event.key >> KEY_KIND_SHIFT {
+                KEY_WAKE => {
+                    self.shell.mailbox.wake_fd().drain();
+                }
+                KEY_LINK => self.shell.link_event(LinkId(event.key as u32), event),
+                KEY_FLOW => {
+                    if let Some(flow) = self.shell.flow_of_key(event.key) {
+                        if event.error {
+                            flow_errors.push(flow);
+                        }
+                        if event.readable || event.hangup {
+                            self.shell.flows.make_ready(flow);
+                        }
+                    }
+                }
+                KEY_FORWARD => self.shell.forwards_readable = true,
+                _ => {}
+            }
+        }
+        if !flow_errors.is_empty() {
+            let now = super::now();
+            for flow in flow_errors {
+                self.take_flow_errors(flow, now);
+            }
+        }
+    }
+
+    fn take_flow_errors(&mut self, id: FlowId, now: Now) {
+        let Some(flow) = self.shell.flows.get_mut(id) else { return };
+        let FlowEnd::Socket(socket) = &mut flow.end else { return };
+        while let Some(error) = socket.take_error() {
+            self.core.handle(now, Input::FlowError { flow: id, error: flow_error(error.kind) });
+        }
+    }
+
+    /// One round of receiving, links first: what they bring may end flows.
+    pub(super) fn receive(&mut self, now: Now) {
+        self.receive_ring(now);
+        self.receive_links(now);
+        self.receive_flows(now);
+        self.receive_forwards(now);
+    }
+
+    fn receive_ring(&mut self, now: Now) {
+        for _ in 0..RING_TRAINS_PER_ROUND {
+            let Some(train) = self.shell.mailbox.take_train() else { return };
+            self.shell.counters.trains_from_ring += 1;
+            self.core.handle(now, Input::Train(train));
+        }
+    }
+
+    fn receive_links(&mut self, now: Now) {
+        let shell = &mut self.shell;
+        for link in shell.links.iter_mut().filter(|link| link.readable) {
+            for _ in 0..CALLS_PER_LINK {
+                // An error is counted by the socket, which stays usable; the poller tells if there is more.
+                let received = link.socket.receive(&mut shell.receive).unwrap_or(0);
+                for train in shell.receive.drain() {
+                    let train = Train {
+                        link: link.id,
+                        remote: train.remote,
+                        local: train.local,
+                        ecn: train.ecn,
+                        segment_size: train.segment_size,
+                        data: train.data,
+                    };
+                    self.core.handle(now, Input::Train(train));
+                }
+                if received < LINK_TRAINS {
+                    link.readable = false;
+                    break;
+                }
+            }
+        }
+    }
+
+    fn receive_flows(&mut self, now: Now) {
+        for _ in 0..self.shell.flows.ready_count().min(FLOWS_PER_ROUND) {
+            let Some(id) = self.shell.flows.next_ready() else { return };
+            let share = self.core.flow_share(id);
+            if share == 0 {
+                self.shell.flows.park(id);
+                continue;
+            }
+            if self.receive_flow(id, share, now) {
+                self.shell.flows.make_ready(id);
+            }
+        }
+    }
+
+    /// Reads one flow up to its share; true if more may wait.
+    fn receive_flow(&mut self, id: FlowId, share: usize, now: Now) -> bool {
+        let shell = &mut self.shell;
+        let Some(flow) = shell.flows.get_mut(id) else { return false };
+        match &mut flow.end {
+            FlowEnd::Socket(socket) => {
+                let limit = (share / flow.typical_bytes.max(1)).clamp(1, FLOW_MESSAGES);
+                let received = match socket.receive_flow(&mut shell.flow_buffers, limit) {
+                    Ok(received) => received,
+                    Err(kind) => {
+                        self.core.handle(now, Input::FlowError { flow: id, error: flow_error(kind) });
+                        return false;
+                    }
+                };
+                if let Some(typical) = shell.flow_buffers.bytes().checked_div(received) {
+                    flow.typical_bytes = typical.max(1);
+                }
+                for (data, segment_size) in shell.flow_buffers.iter() {
+                    self.core.handle(now, Input::Flow { flow: id, data, segment_size });
+                }
+                received >= limit
+            }
+            FlowEnd::Application(queue) => {
+                let mut left = share;
+                while left > 0 {
+                    let Some(segment_size) = queue.take_train(left, &mut shell.train) else { return false };
+                    left = left.saturating_sub(shell.train.len().max(1));
+                    self.core.handle(now, Input::Flow { flow: id, data: &shell.train, segment_size });
+                }
+                true
+            }
+            FlowEnd::Peer { .. } => false,
+        }
+    }
+
+    fn receive_forwards(&mut self, now: Now) {
+        if !self.shell.forwards_readable {
+            return;
+        }
+        self.shell.forwards_readable = false;
+        for index in 0..self.shell.forwards.len() {
+            for _ in 0..CALLS_PER_FORWARD {
+                let shell = &mut self.shell;
+                let Some(forward) = shell.forwards.get_mut(index) else { break };
+                let received = forward.receive(&mut shell.receive);
+                let trains: Vec<_> = shell.receive.drain().collect();
+                for train in trains {
+                    self.forward_train(index, &train, now);
+                }
+                if received < LINK_TRAINS {
+                    break;
+                }
+                self.shell.forwards_readable = true;
+            }
+        }
+    }
+
+    fn forward_train(&mut self, index: usize, train: &moretta_io::ReceivedTrain, now: Now) {
+        let token = self.shell.fresh_token();
+        let Some(forward) = self.shell.forwards.get_mut(index) else { return };
+        match forward.arrived(train, token, now.instant) {
+            Arrival::Flow(flow) => {
+                self.core.handle(now, Input::Flow { flow, data: &train.data, segment_size: train.segment_size });
+            }
+            Arrival::Open(tunnel) => {
+                let request = &forward.request;
+                let local = super::Local { end: super::LocalEnd::Peer { forward: request.forward }, flow: None };
+                let command = Command::OpenUdp(OpenUdp {
+                    gateway: moretta_core::GatewayId(request.gateway),
+                    tunnel,
+                    flow_kind: FlowKind::Local { tunnel },
+                    host: request.host.clone(),
+                    port: request.port,
+                    deadline: now.instant + PEER_OPEN_TIME,
+                });
+                self.shell.locals.insert(tunnel, local);
+                self.core.handle(now, Input::Command(command));
+            }
+            Arrival::Kept => {}
+        }
+    }
+}
+
+impl super::Shell {
+    fn link_event(&mut self, id: LinkId, event: PollEvent) {
+        let Some(link) = self.links.get_mut(id) else { return };
+        link.readable |= event.readable;
+        if event.error {
+            // What ICMP says about a QUIC path proves nothing (RFC 9000 section 14.2.1): counted, not believed.
+            drain_errors(&mut link.socket);
+        }
+        debug_assert!(link.usage != LinkUse::Listener || link.socket.remote_address().is_none());
+    }
+
+    fn flow_of_key(&mut self, key: u64) -> Option<FlowId> {
+        let generation = (key >> 32) as u32 & ((1 << KEY_GENERATION_BITS) - 1);
+        let current = self.flows.current(key as u32)?;
+        (current.generation & ((1 << KEY_GENERATION_BITS) - 1) == generation).then_some(current)
+    }
+}
+
+fn drain_errors(socket: &mut UdpSocket) {
+    while socket.take_error().is_some() {}
+}
+
+/// What the kernel said, in the words of the core (C-19).
+#[allow(clippy::wildcard_enum_match_arm, reason = "what only opening can meet has no word of its own")]
+pub(super) fn flow_error(kind: ErrorKind) -> FlowError {
+    match kind {
+        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            FlowError::Unreachable
+        }
+        ErrorKind::MessageTooLong => FlowError::TooLarge,
+        ErrorKind::WouldBlock | ErrorKind::NoBuffers => FlowError::Overloaded,
+        ErrorKind::PermissionDenied => FlowError::Refused,
+        ErrorKind::Other(errno) => FlowError::Other(errno),
+        _ => FlowError::Other(0),
+    }
+}

@@ -1,0 +1,94 @@
+//! Several workers behind one port.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use moretta_engine::document::Event;
+use serde_json::{Value, json};
+use support::{Echo, Gateway};
+
+fn each(stats: &Value, counter: &str) -> Vec<u64> {
+    stats["workers"].as_array().unwrap().iter().map(|worker| worker["core"][counter].as_u64().unwrap()).collect()
+}
+
+/// Steering by the slot in connection IDs: every connection stays with the worker that accepted it.
+#[test]
+fn connections_spread_over_four_workers_and_each_keeps_its_own() {
+    const CONNECTIONS: u64 = 24;
+    let gateway = Gateway::start(4);
+    let mut client = gateway.client(2);
+    let echo = Echo::start();
+    for number in 2..=CONNECTIONS {
+        client.connect(&gateway, number);
+    }
+    let tunnels: Vec<_> = (1..=CONNECTIONS).map(|number| client.open_through(number, echo.address)).collect();
+    for round in 0..10_u8 {
+        for tunnel in &tunnels {
+            client.echo(tunnel, &[round; 300]);
+        }
+    }
+    let stats = gateway.driven.stats();
+    let accepted = each(&stats, "connections_accepted");
+    assert_eq!(accepted.iter().sum::<u64>(), CONNECTIONS);
+    assert!(accepted.iter().filter(|accepted| **accepted > 0).count() >= 2, "{accepted:?}");
+    assert_eq!(each(&stats, "tunnels_opened"), accepted, "each tunnel is where its connection is");
+    assert_eq!(stats["core"]["packets_forwarded"], 0, "the kernel steered every packet");
+}
+
+/// NAT rebinding and migration across workers: the connection ID, not the address, names the worker.
+#[test]
+fn a_client_whose_address_changes_keeps_its_tunnel_with_four_workers() {
+    let gateway = Gateway::start(4);
+    let mut client = gateway.client(1);
+    let echo = Echo::start();
+    let tunnel = client.open(echo.address);
+    client.echo(&tunnel, b"before");
+    for round in 0..6_u8 {
+        client.driven.submit(json!({"command": "rebind_gateway", "gateway": 1}));
+        client.driven.wait_for_stats("new socket", |stats| stats["gauges"]["links"].as_u64().unwrap() == 2);
+        client.echo(&tunnel, &[round; 800]);
+    }
+    let stats = gateway.driven.stats();
+    assert_eq!(stats["core"]["connections_accepted"], 1);
+    assert!(stats["core"]["connections_migrated"].as_u64().unwrap() >= 1, "{stats:#}");
+    assert!(!client.driven.has_told(|event| matches!(event, Event::TunnelClosed(_) | Event::GatewayClosed(_))));
+}
+
+#[test]
+fn a_second_connection_resumes_its_session() {
+    let gateway = Gateway::start(2);
+    let mut client = gateway.client(1);
+    client.driven.submit(json!({"command": "close_gateway", "gateway": 1}));
+    client.driven.wait_for("gateway_closed", |event| matches!(event, Event::GatewayClosed(_)).then_some(()));
+    client.connect(&gateway, 1);
+    let echo = Echo::start();
+    let tunnel = client.open(echo.address);
+    client.echo(&tunnel, b"again");
+}
+
+/// HG-E5: the count is exact over all workers.
+#[test]
+fn the_limit_of_tunnels_is_exact_over_workers() {
+    const LIMIT: u64 = 5;
+    let gateway = Gateway::start_with(4, |document| document["limits"] = json!({"max_tunnels": LIMIT}));
+    let mut client = gateway.client(1);
+    let echo = Echo::start();
+    for number in 2..=8 {
+        client.connect(&gateway, number);
+    }
+    let asked: Vec<u64> = (0..16)
+        .map(|number| client.ask_through(1 + number % 8, &echo.address.ip().to_string(), echo.address.port()))
+        .collect();
+    let mut opened = 0;
+    for number in asked {
+        let status = client.driven.wait_for("an answer", |event| match event {
+            Event::TunnelOpened(answer) if answer.tunnel == number => Some(answer.status),
+            Event::TunnelRefused(answer) if answer.tunnel == number => answer.status,
+            _ => None,
+        });
+        opened += u64::from(status == 200);
+        assert!(status == 200 || status == 503, "{status}");
+    }
+    assert_eq!(opened, LIMIT);
+    assert_eq!(gateway.driven.stats()["tunnels"]["open"], LIMIT);
+}
