@@ -28,8 +28,8 @@ pub struct Config {
     /// Bytes of frames and streams without a use (unknown types, empty DATA, junk on uni streams) per minute; each
     /// such frame weighs at least 64. Above it: `H3_EXCESSIVE_LOAD`.
     pub max_unknown_frame_bytes: u64,
-    /// Server: requests per minute that end by the client's reset, STOP_SENDING or fault before our final response
-    /// was handed to QUIC (rapid reset and its relatives). Above it: `H3_EXCESSIVE_LOAD`.
+    /// Server: requests per minute that the client resets or stops before our final response is queued, or that it
+    /// makes us reset by breaking a rule (rapid reset and its relatives). Above it: `H3_EXCESSIVE_LOAD`.
     pub max_cancelled_requests: u64,
     /// Bytes of datagrams held for requests that are not there or not decided yet; each weighs at least 64.
     pub early_datagram_bytes: usize,

@@ -209,6 +209,16 @@ impl Connection {
         false
     }
 
+    /// Server: rejects the requests at or above `id` that the application does not know.
+    pub(crate) fn reject_from(&mut self, id: u64) {
+        let is_unknown = |stream: &RequestStream| self.shared.role == Role::Server && !stream.is_reported;
+        let unknown = self.requests.range(id..).filter(|(_, stream)| is_unknown(stream));
+        for stream_id in unknown.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.shared.counters.rejected_after_goaway += 1;
+            self.end(stream_id, H3_REQUEST_REJECTED);
+        }
+    }
+
     fn handle_request_reset(&mut self, stream_id: u64, code: u64) {
         if self.shared.role == Role::Server && self.request_ids.see(stream_id) {
             // Reset before a byte of it was seen: nothing to tell anybody.
@@ -267,7 +277,7 @@ impl Connection {
         }
     }
 
-    /// Counts a request that the peer ended before it was answered (K-1, K-2); each once.
+    /// Counts a request that the peer ended before it was answered; each once.
     fn charge_cancelled(&mut self, stream_id: u64) {
         if let Some(stream) = self.requests.get_mut(&stream_id) {
             let is_answered = matches!(stream.sending, Sending::Content | Sending::Ended);
@@ -275,6 +285,10 @@ impl Connection {
                 return;
             }
         }
+        self.spend_cancelled(stream_id);
+    }
+
+    fn spend_cancelled(&mut self, stream_id: u64) {
         if let Err(fault) = self.shared.spend_cancelled() {
             self.fail(stream_id, fault);
         }
@@ -353,8 +367,8 @@ impl Connection {
             Scope::Connection => self.close(fault.code(), fault.text()),
             Scope::Stream => {
                 let is_reported = self.requests.get(&stream_id).is_some_and(|stream| stream.is_reported);
-                // A peer that provokes resets costs as much as one that sends them.
-                self.charge_cancelled(stream_id);
+                // A peer that provokes resets costs as much as one that sends them, and has no excuse: answered or not.
+                self.spend_cancelled(stream_id);
                 self.end(stream_id, fault.code());
                 if is_reported {
                     let (code, reason) = (fault.code(), fault.text());

@@ -168,7 +168,7 @@ pub struct Counters {
     pub rejected_over_limit: u64,
     /// Server: requests rejected because of our GOAWAY.
     pub rejected_after_goaway: u64,
-    /// Server: requests that ended before our final response (see `max_cancelled_requests`).
+    /// Server: requests that count towards `max_cancelled_requests`.
     pub cancelled: u64,
     /// Bytes that came on streams already closed here; dropped.
     pub late_bytes: u64,

@@ -199,6 +199,7 @@ impl Connection {
             return Err(SendError::WrongState);
         }
         self.our_goaway = Some(id);
+        self.reject_from(id);
         let mut bytes = Vec::new();
         frame::write_header(frame::GOAWAY, varint::encoded_len(id), &mut bytes);
         varint::encode(id, &mut bytes);

@@ -278,7 +278,7 @@ fn mutated_unidirectional_streams_have_the_same_outcome() {
             let mut random = Random(seed);
             let first = if role == Role::Server { 2 } else { 7 };
             let mut script = Vec::new();
-            for index in 0..1 + random.below(4) {
+            for index in 0..=random.below(4) {
                 let mut bytes = varint(random.below(6));
                 if random.below(3) > 0 {
                     bytes.extend(settings(&[

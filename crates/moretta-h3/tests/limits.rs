@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use moretta_h3::code::{H3_EXCESSIVE_LOAD, H3_REQUEST_CANCELLED, H3_REQUEST_REJECTED};
 use moretta_h3::{Config, Event};
-use support::{CONNECT_UDP, Endpoint, GET, client, data, frame, headers, request, response, server};
+use support::{CONNECT_UDP, Endpoint, GET, client, data, frame, headers, request, response, server, with};
 
 /// Does `attack` for stream after stream until the connection is closed; says after how many.
 fn streams_until_close(server: &mut Endpoint, attack: impl Fn(&mut Endpoint, u64)) -> u64 {
@@ -61,6 +61,19 @@ fn cancelled_requests_exhaust_an_allowance() {
         assert_eq!(server.h3.counters().cancelled, 51, "{what}");
         assert!(server.h3.open_requests() == 0 && server.h3.buffered_bytes() == 0, "{what}");
     }
+}
+
+/// K-2: a request that is answered at once and then broken, so that we reset what the application has worked on.
+#[test]
+fn provoked_resets_count_after_the_answer_too() {
+    let mut server = server(Config { max_cancelled_requests: 50, ..Config::default() });
+    let post = headers(&with(&GET, &[(":method", "POST"), ("content-length", "1")]));
+    let streams = streams_until_close(&mut server, |server, id| {
+        server.feed(id, &post, false);
+        server.h3.send_response(id, &response(200, &[]), false).unwrap();
+        server.feed(id, &data(b"too much"), false);
+    });
+    assert_eq!(streams, 50);
 }
 
 /// A browser that leaves a page sends both RESET_STREAM and STOP_SENDING: that is one cancelled request.

@@ -319,6 +319,17 @@ fn a_draining_server_rejects_what_is_new() {
     assert!(sent.ends_with(&frames), "{sent:x?}");
 }
 
+/// RFC 9114 §5.2: what was not given to the application is rejected when the limit falls below it.
+#[test]
+fn a_lower_goaway_rejects_half_read_requests() {
+    let mut server = server(Config::default());
+    server.feed(0, &headers(&CONNECT_UDP), false).feed(4, &headers(&GET)[..9], false).feed(8, &headers(&GET), false);
+    server.h3.goaway(4).unwrap();
+    server.settle();
+    assert_eq!(server.resets, [(4, H3_REQUEST_REJECTED)]);
+    assert_eq!(server.h3.open_requests(), 2, "those that were given away are the application's");
+}
+
 #[test]
 fn goaway_identifiers_of_the_peer_are_checked() {
     for (to, ids, expected) in [

@@ -202,13 +202,22 @@ impl World {
         world.listen(0, SERVER);
         world.add_node(9, &self::shared(), client, transport);
         let gateway = world.connect(1, CLIENT, SERVER);
-        world.run(Duration::from_millis(200));
-        assert!(
-            world.nodes[1].events.iter().any(|event| matches!(event, Event::GatewayConnected { .. })),
-            "{:?}",
-            world.nodes[1].events
-        );
+        world.run_until("connected", |world| {
+            world.nodes[1].events.iter().any(|event| matches!(event, Event::GatewayConnected { .. }))
+        });
         (world, gateway)
+    }
+
+    /// Lets time pass in small steps until something is so, 10 s at most.
+    pub fn run_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..10_000 {
+            if is_so(self) {
+                return;
+            }
+            self.run(Duration::from_millis(1));
+        }
+        let events: Vec<_> = self.nodes.iter().map(|node| &node.events).collect();
+        panic!("never {what}: {events:?}");
     }
 
     pub fn add_node(
@@ -303,7 +312,10 @@ impl World {
     /// Opens a tunnel and returns its flow at the client.
     pub fn open_udp(&mut self, node: usize, gateway: GatewayId, token: u64) -> FlowId {
         self.ask_udp(node, gateway, token, TARGET, 9000 + token as u16);
-        self.run(Duration::from_millis(100));
+        self.run_until("open", |world| {
+            let is_it = |event: &Event| matches!(event, Event::TunnelOpened { tunnel, .. } if tunnel.0 == token);
+            world.nodes[node].events.iter().any(is_it)
+        });
         self.client_flow(node, token)
     }
 

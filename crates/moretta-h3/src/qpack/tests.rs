@@ -138,7 +138,7 @@ fn credentials_are_never_indexed() {
             let coded = section(&[(name.as_bytes(), value.as_bytes())]);
             let (form, never) = (coded[2] & 0xc0, if coded[2] & 0x40 != 0 { 0x20 } else { 0x10 });
             assert_ne!(form, 0xc0, "{name} is a literal");
-            assert_eq!(coded[2] & never, never, "{name}: {:x?}", coded);
+            assert_eq!(coded[2] & never, never, "{name}: {coded:x?}");
         }
     }
 }
