@@ -461,6 +461,26 @@ fn a_grant_is_rechecked_by_name_and_by_the_address_it_has() {
     assert_eq!(grant.generation, 7, "what was refused is not marked as checked");
 }
 
+/// AU-4: a setting that is taken back takes the tunnels with it.
+#[test]
+fn a_grant_for_a_local_name_ends_when_local_names_are_closed_again() {
+    let local = |open: bool| {
+        let document = json!({
+            "rules": [{"id": "r", "action": "allow", "protocol": "udp", "destination": ["9.9.9.0/24"], "ports": "*"}],
+            "danger_allow_local_names": open,
+        });
+        snapshot_with(1, Profile::hardened(), PolicyDocument::parse(&document).unwrap().compile().unwrap())
+    };
+    let mut bench = Bench::new("localhost", local(true), facts());
+    bench.resolve(&["9.9.9.9"]);
+    bench.asked_to_open();
+    bench.admission.on_opened(Ok(()));
+    let mut grant = bench.accepted().grant;
+    assert_eq!(grant.recheck(&local(true), &OwnAddresses::default()), Ok(()));
+    let refusal = grant.recheck(&local(false), &OwnAddresses::default()).unwrap_err();
+    assert_eq!(refusal.reason, Reason::PolicyRefused);
+}
+
 /// UDP-73, C-13.
 #[test]
 fn next_hop_is_told_in_interop_only() {

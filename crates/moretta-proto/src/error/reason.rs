@@ -98,11 +98,11 @@ coded! {
             status: Some(429), proxy_status: Some("http_request_error"), h3_code: h3_code::NO_ERROR,
             retry: Retry::Later, fault: Fault::Policy, python: "LimitReached",
         }
-        TunnelLimit = "tunnel_limit", "the gateway already has as many tunnels as it may", {
+        Overloaded = "overloaded", "the gateway sheds load", {
             status: Some(503), proxy_status: Some("proxy_internal_response"), h3_code: h3_code::NO_ERROR,
             retry: Retry::Later, fault: Fault::Gateway, python: "GatewayOverloaded",
         }
-        Overloaded = "overloaded", "the gateway sheds load", {
+        TunnelLimit = "tunnel_limit", "the gateway already has as many tunnels as it may", {
             status: Some(503), proxy_status: Some("proxy_internal_response"), h3_code: h3_code::NO_ERROR,
             retry: Retry::Later, fault: Fault::Gateway, python: "GatewayOverloaded",
         }

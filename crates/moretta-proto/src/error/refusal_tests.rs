@@ -140,6 +140,8 @@ fn a_foreign_status_is_read_by_its_number() {
     assert_eq!(Reason::from_response(502, Some("connection_refused"), None), Reason::ConnectionRefused);
     assert_eq!(Reason::from_response(504, Some("dns_timeout"), None), Reason::DnsTimeout);
     assert_eq!(Reason::from_response(503, Some("never_heard_of"), None), Reason::Overloaded);
+    let shed = Reason::from_response(503, Some("proxy_internal_response"), None);
+    assert_eq!(shed, Reason::Overloaded, "of several rows the plainest");
     assert_eq!(Reason::from_response(418, None, None), Reason::UnexpectedStatus);
 }
 

@@ -163,6 +163,8 @@ fn danger() -> &'static Danger {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     /// HG-2: the compiled matcher and a walk over the rules agree on verdict and rule, and the explanation with both.
     #[test]
     fn the_compiled_policy_agrees_with_the_rules_read_one_by_one(

@@ -203,6 +203,19 @@ fn a_private_prefix_opens_to_a_rule_that_names_it_and_to_no_wider_one() {
     assert!(check(&allow(&["2a00:1450::/128"]), "2a00:1450::").allowed, "a router that is named by itself");
 }
 
+/// The rule in the record is the one that opened a private address, not a wide or a named one that could not.
+#[test]
+fn the_rule_that_is_named_is_one_that_could_allow() {
+    let rules = [
+        rule("wide", "allow", &["0.0.0.0/0", "*"]),
+        rule("name", "allow", &["dns.corp.example"]),
+        rule("corp", "allow", &["10.50.0.0/16"]),
+    ];
+    let policy = policy(json!({"rules": rules}));
+    assert_eq!(check(&policy, "10.50.0.1").rule, Some(RuleId::new("corp")));
+    assert_eq!(check_answer(&policy, "dns.corp.example", "10.50.0.1").rule, Some(RuleId::new("corp")));
+}
+
 /// A name rule admits public answers; a private one needs a rule that names its prefix.
 #[test]
 fn a_name_rule_admits_public_answers_only() {

@@ -297,6 +297,19 @@ mod tests {
         assert_eq!(found, [Found::Dropped(DropReason::CapsuleTooLarge)]);
     }
 
+    /// UDP-57, CAP-5, CAP-7: a padded Context ID may end in another chunk than it begins.
+    #[test]
+    fn a_padded_context_id_may_be_split_anywhere() {
+        for padded in [&[0x40, 0][..], &[0x80, 0, 0, 0], &[0xc0, 0, 0, 0, 0, 0, 0, 0]] {
+            let value = [padded, b"payload"].concat();
+            let wire = announced(0, value.len() as u64, &value);
+            for cut in 0..=wire.len() {
+                let (found, clean, held) = read([&wire[..cut], &wire[cut..]]);
+                assert_eq!((found, clean, held), (vec![payload(b"payload")], true, 0), "{padded:?} cut at {cut}");
+            }
+        }
+    }
+
     /// C-12: what no path carries is skipped, whole or split.
     #[test]
     fn a_payload_larger_than_the_path_is_skipped_whole_or_split() {
@@ -368,6 +381,10 @@ mod tests {
         let context = prop_oneof![4 => Just(0_u64), 1 => 0..=(1_u64 << 62) - 1];
         prop_oneof![
             4 => (context, 0_usize..2000).prop_map(|(context, length)| datagram(context, &vec![length as u8; length])),
+            1 => (1_u32..4, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(size, payload)| {
+                let padded = [&[(size << 6) as u8][..], &[0; 7][..(1 << size) - 1], &payload].concat();
+                announced(0, padded.len() as u64, &padded)
+            }),
             1 => (0_u64..0x100, prop::collection::vec(any::<u8>(), 0..300))
                 .prop_map(|(kind, value)| announced(kind, value.len() as u64, &value)),
             1 => prop::collection::vec(any::<u8>(), 0..40),

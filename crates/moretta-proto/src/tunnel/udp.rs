@@ -28,8 +28,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Both sides allow HTTP Datagrams on this connection (RFC 9297 §2.1.1); otherwise all is sent in capsules.
     pub datagrams: bool,
-    /// The largest UDP payload that the path to the target carries, as far as known; bounds the one buffer in which a
-    /// split DATAGRAM capsule is assembled. At most 65 527.
+    /// The largest UDP payload that can be sent on: on a gateway what the path to the target carries, as far as known.
+    /// Bounds the one buffer in which a split DATAGRAM capsule is assembled. At most 65 527.
     pub target_payload_bytes: usize,
     /// What capsules of unknown types may carry before the tunnel is reset.
     pub unknown_capsule_bytes: u64,
@@ -39,14 +39,17 @@ impl Options {
     /// A payload of an Ethernet path: 1500 bytes less the headers of IPv4 and UDP.
     pub const DEFAULT_TARGET_PAYLOAD_BYTES: usize = 1472;
 
-    /// With the bounds of `limits`, datagrams negotiated, and an Ethernet path to the target.
+    /// With the bounds of `limits`, datagrams negotiated, and an Ethernet path to the target; a client takes any payload.
     pub const fn new(role: Role, profile: Profile, limits: &Limits) -> Self {
         Self {
             role,
             profile,
             idle_timeout: limits.idle_timeout,
             datagrams: true,
-            target_payload_bytes: Self::DEFAULT_TARGET_PAYLOAD_BYTES,
+            target_payload_bytes: match role {
+                Role::Proxy => Self::DEFAULT_TARGET_PAYLOAD_BYTES,
+                Role::Client => MAX_UDP_PAYLOAD_BYTES,
+            },
             unknown_capsule_bytes: limits.unknown_capsule_bytes,
         }
     }

@@ -182,6 +182,28 @@ fn a_stream_that_ends_inside_a_capsule_is_a_message_error() {
     assert_eq!(EndReason::ClientFinished.closing(), Closing::Finish);
 }
 
+/// AU-14, HG-F4.
+#[test]
+fn a_tunnel_that_ends_inside_a_capsule_gives_back_what_it_held() {
+    let budget = CapsuleBudget::new(4096);
+    let mut tunnel = interop();
+    let begun = Bytes::from(capsule(0, 101, &[0, 1, 2]));
+    assert_eq!(tunnel.from_peer_stream(&begun, &budget, &mut |_| {}), Ok(()));
+    assert_eq!(budget.held_bytes(), 100);
+    assert_eq!(tunnel.end(EndReason::Drained), Some(EndReason::Drained));
+    assert_eq!(budget.held_bytes(), 0, "although the machine is still there");
+}
+
+/// A client takes what the proxy was able to receive, which no path of the client's bounds.
+#[test]
+fn a_client_takes_capsules_up_to_the_largest_payload() {
+    let mut tunnel = UdpTunnel::new(options(Role::Client, Profile::interop()), at(0));
+    let (payloads, result) = feed(&mut tunnel, &datagram(0, &vec![1; 65_527]));
+    assert_eq!((payloads.len(), result), (1, Ok(())));
+    let (payloads, result) = feed(&mut interop(), &datagram(0, &vec![1; 65_527]));
+    assert_eq!((payloads.len(), result), (0, Ok(())));
+}
+
 /// CAP-25: a stream that has carried only capsules is answered in capsules until its first QUIC datagram.
 #[test]
 fn a_side_that_sends_only_capsules_is_answered_in_capsules_until_its_first_datagram() {
