@@ -56,12 +56,14 @@ struct Stream {
     out: Outgoing,
     datagrams: Datagrams,
     receiving_over: bool,
+    /// The FIN is queued: h3wire takes our side for over.
+    sending_ended: bool,
     sending_over: bool,
 }
 
 impl Stream {
     fn new(datagrams: Datagrams) -> Self {
-        Self { out: Outgoing::default(), datagrams, receiving_over: false, sending_over: false }
+        Self { out: Outgoing::default(), datagrams, receiving_over: false, sending_ended: false, sending_over: false }
     }
 }
 
@@ -140,7 +142,9 @@ impl Connection {
         loop {
             let used = match self.h3.recv(StreamId(stream_id), &data, fin) {
                 Ok(Recv::Body { consumed, range }) => {
-                    self.events.push_back(Event::Data { stream_id, bytes: data.slice(range) });
+                    if self.is_receiving(stream_id) {
+                        self.events.push_back(Event::Data { stream_id, bytes: data.slice(range) });
+                    }
                     consumed
                 }
                 Ok(Recv::Consumed(used) | Recv::Frame { consumed: used, .. } | Recv::Raw { consumed: used, .. }) => {
@@ -407,6 +411,27 @@ impl Connection {
         if self.streams.remove(&stream_id).is_some() && has_unsent && !is_reset {
             self.actions.push_back(Action::Reset { stream_id, code });
         }
+    }
+
+    /// See [`crate::Connection::stop_receiving`]. Unless our side is finished, h3wire keeps its state until the peer
+    /// ends its own.
+    pub fn stop_receiving(&mut self, stream_id: u64, code: u64) {
+        let stream = self.streams.get_mut(&stream_id).filter(|stream| !stream.receiving_over);
+        let Some(stream) = stream else { return };
+        stream.receiving_over = true;
+        self.actions.push_back(Action::StopSending { stream_id, code });
+        if stream.sending_ended {
+            // With our side over, a reset by the peer is what makes h3wire forget the rest without a word to anybody.
+            self.resetting = Some(stream_id);
+            self.h3.stream_reset_received(StreamId(stream_id), H3Code(code)).ok();
+            self.drain();
+            self.resetting = None;
+        }
+        self.remove_if_over(stream_id);
+    }
+
+    fn is_receiving(&self, stream_id: u64) -> bool {
+        self.streams.get(&stream_id).is_some_and(|stream| !stream.receiving_over)
     }
 
     /// See [`crate::Connection::goaway`]; the module says what is different.

@@ -170,8 +170,9 @@ fn an_early_answer_stops_the_upload_without_an_error() {
     pair.run();
     pair.server.h3.send_response(0, &response(403, &[]), true).unwrap();
     pair.run();
-    pair.server.h3.reset(0, H3_NO_ERROR);
+    pair.server.h3.stop_receiving(0, H3_NO_ERROR);
     pair.run();
+    assert!(pair.server.resets.is_empty(), "the answer stands");
     let told = pair.client.take_events();
     assert!(matches!(told[0], Event::Response { fin: true, .. }), "{told:?}");
     assert_eq!(told[1..], [Event::StopSending { stream_id: 0, code: H3_NO_ERROR }]);

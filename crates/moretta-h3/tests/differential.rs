@@ -37,6 +37,12 @@ fn conversation<C: Http3, S: Http3>(chunk: usize) -> (Vec<Event>, Vec<Event>) {
     pair.client.h3.send_data(4, Bytes::from_static(b"early"), false).unwrap();
     pair.client.h3.send_request(8, &request(&with(&GET, &[(":method", "HEAD")])), true).unwrap();
     pair.client.h3.send_request(12, &request(&CONNECT_UDP), false).unwrap();
+    // One that is refused while the client goes on sending.
+    pair.client.h3.send_request(16, &request(&CONNECT_UDP), false).unwrap();
+    pair.run();
+    pair.server.h3.send_response(16, &response(403, &[]), true).unwrap();
+    pair.server.h3.stop_receiving(16, 0x100);
+    pair.client.h3.send_data(16, Bytes::from_static(b"unwanted"), false).unwrap();
     pair.run();
     for status in [100, 103] {
         pair.server.h3.send_response(0, &response(status, &[("link", "x")]), false).unwrap();

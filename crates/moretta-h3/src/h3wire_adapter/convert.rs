@@ -45,6 +45,7 @@ impl Connection {
             h3wire::Action::StopSending { stream, code } => Action::StopSending { stream_id: stream.0, code: code.0 },
             h3wire::Action::FinishStream(StreamId(stream_id)) => {
                 if let Some(stream) = self.streams.get_mut(&stream_id) {
+                    stream.sending_ended = true;
                     stream.out.finish();
                     self.turns.add(stream_id, &mut stream.out);
                 }
@@ -60,14 +61,19 @@ impl Connection {
             h3wire::Event::Headers { stream, block, kind } => {
                 let event = self.h3.headers(block).ok().map(|head| read_head(stream.0, kind, &head));
                 self.h3.release(block);
-                if let Some(event) = event {
+                let is_unwanted = |event: &Event| {
+                    matches!(event, Event::Response { .. } | Event::Trailers { .. }) && !self.is_receiving(stream.0)
+                };
+                if let Some(event) = event.filter(|event| !is_unwanted(event)) {
                     self.note_head(&event);
                     self.events.push_back(event);
                 }
             }
             h3wire::Event::Finished(StreamId(stream_id)) => {
+                if self.is_receiving(stream_id) {
+                    self.events.push_back(Event::Finished { stream_id });
+                }
                 self.end_receiving(stream_id);
-                self.events.push_back(Event::Finished { stream_id });
             }
             h3wire::Event::StreamAborted { stream: StreamId(stream_id), code: H3Code(code), source } => {
                 let is_reported = self.streams.contains_key(&stream_id) && self.resetting != Some(stream_id);

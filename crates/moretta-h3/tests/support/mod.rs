@@ -26,6 +26,7 @@ pub trait Http3 {
     fn send_trailers(&mut self, stream_id: u64, fields: &Fields) -> Result<(), SendError>;
     fn finish(&mut self, stream_id: u64) -> Result<(), SendError>;
     fn reset(&mut self, stream_id: u64, code: u64);
+    fn stop_receiving(&mut self, stream_id: u64, code: u64);
     fn goaway(&mut self, id: u64) -> Result<(), SendError>;
     fn peer_settings(&self) -> Option<Settings>;
     fn datagrams_allowed(&self) -> bool;
@@ -88,6 +89,9 @@ macro_rules! implement {
             }
             fn reset(&mut self, stream_id: u64, code: u64) {
                 self.reset(stream_id, code);
+            }
+            fn stop_receiving(&mut self, stream_id: u64, code: u64) {
+                self.stop_receiving(stream_id, code);
             }
             fn goaway(&mut self, id: u64) -> Result<(), SendError> {
                 self.goaway(id)
