@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -51,7 +52,7 @@ class Report:
 
     def table(self) -> Table:
         """The report for a terminal."""
-        table = Table(title="moretta demo", title_justify="left")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("")
         for heading in ("what", "through", "result"):
             table.add_column(heading, overflow="fold")

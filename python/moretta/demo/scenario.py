@@ -11,7 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -96,7 +96,7 @@ class Demo:
     async def _build(self, stack: contextlib.AsyncExitStack, directory: Path) -> Scene:
         certificates = await asyncio.to_thread(make_certificates, directory)
         facts = await stack.enter_async_context(far_side(directory, self._body_bytes))
-        server = await stack.enter_async_context(Server(testing.configuration(certificates)))
+        server = await stack.enter_async_context(Server(testing.configuration(certificates, policy=policy())))
         gateway = await stack.enter_async_context(connect(server.origin, ca_file=certificates.ca_file))
         return Scene(facts, server, gateway, certificates.ca_file)
 
@@ -165,6 +165,13 @@ class Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ended.set)
         await ended.wait()
+
+
+def policy() -> dict[str, Any]:
+    """Loopback is allowed, one port of it is denied, and deny wins."""
+    rule = {"action": "deny", "protocol": "udp", "destination": ["127.0.0.0/8"], "ports": [steps.DENIED_PORT]}
+    rules = [*testing.LOOPBACK_POLICY["rule"], {"id": "no-ssh", **rule}]
+    return {**testing.LOOPBACK_POLICY, "rule": rules}
 
 
 def make_certificates(directory: Path) -> testing.Certificates:

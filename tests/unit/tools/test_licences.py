@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).resolve().parents[2] / "tools/licences.py"
+TOOL = Path(__file__).resolve().parents[3] / "tools/licences.py"
 specification = importlib.util.spec_from_file_location("licences", TOOL)
 assert specification is not None
 assert specification.loader is not None
