@@ -42,6 +42,7 @@ def test_no_tracked_file_names_a_machine_or_a_working_paper() -> None:
     forbidden = [first + second for first, second in (
         ("/wo", "rk/"), ("/tmp/", "team"), ("/tmp/", "wt/"), ("/ro", "ot/"), ("shared/", "next"), ("design", ".md"),
         ("border-and-", "build"), ("quic-", "stack.md"), ("conformance-", "matrix"), ("/opt/", "wheels"),
+        ("requirements", ".md"), ("performance", ".md"), ("product", ".md"), (" style", ".md"), ("security", ".md "),
     )]  # fmt: skip
     pattern = re.compile("|".join(map(re.escape, forbidden)))
     found = [
@@ -103,3 +104,31 @@ def test_links_between_the_documents_lead_to_files() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
+
+
+def test_the_functions_that_the_architecture_names_are_there() -> None:
+    named = re.findall(r"`([a-z0-9]+)/([a-z_0-9/]+\.rs)::([a-z_0-9]+)`", read("ARCHITECTURE.md"))
+    missing = [
+        f"{crate}/{file}::{function}"
+        for crate, file, function in named
+        if not (source := ROOT / f"crates/moretta-{crate}/src/{file}").exists()
+        or not re.search(rf"\bfn {function}\b", source.read_text(encoding="utf-8"))
+    ]
+
+    assert len(named) > 20
+    assert not missing, f"ARCHITECTURE.md names {missing}"
+
+
+def test_the_tests_that_guard_the_invariants_are_there() -> None:
+    named = re.findall(r"`([a-z0-9]+)::([a-z_0-9]+)`", read("ARCHITECTURE.md"))
+    missing = [
+        f"{crate}::{function}"
+        for crate, function in named
+        if not any(
+            re.search(rf"\bfn {function}\b", source.read_text(encoding="utf-8"))
+            for source in (ROOT / f"crates/moretta-{crate}").rglob("*.rs")
+        )
+    ]
+
+    assert len(named) > 10
+    assert not missing, f"ARCHITECTURE.md names {missing}"

@@ -34,7 +34,7 @@ def test_the_default_registries_are_no_problem(monkeypatch: pytest.MonkeyPatch) 
     "changed",
     [
         {"uv_lock": 'url = "https://mirror.test/a.whl"'},
-        {"uv_lock": 'source = { registry = "http://127.0.0.1:3141/root/pypi" }'},
+        {"uv_lock": 'source = { registry = "http://127.0.0.1:3141/simple" }'},
         {"Cargo_lock": 'source = "sparse+https://mirror.test/index/"'},
         {"Cargo_lock": 'source = "git+https://github.com/someone/something#0123"'},
     ],
