@@ -238,9 +238,11 @@ impl Connection {
     }
 
     fn handle_request_stop(&mut self, stream_id: u64, code: u64) {
+        // RFC 9000 §3.5: the answer to STOP_SENDING is RESET_STREAM with the same code, if it is one that we may use.
+        let echo = if code == H3_REQUEST_REJECTED { H3_REQUEST_CANCELLED } else { code };
         if self.shared.role == Role::Server && self.request_ids.see(stream_id) {
             self.drop_early(stream_id);
-            self.shared.actions.push_back(Action::Reset { stream_id, code });
+            self.shared.actions.push_back(Action::Reset { stream_id, code: echo });
             self.shared.actions.push_back(Action::StopSending { stream_id, code: H3_REQUEST_CANCELLED });
             self.charge_cancelled(stream_id);
             return;
@@ -252,8 +254,6 @@ impl Connection {
         else {
             return;
         };
-        // RFC 9000 §3.5: the answer to STOP_SENDING is RESET_STREAM with the same code, if it is one that we may use.
-        let echo = if code == H3_REQUEST_REJECTED { H3_REQUEST_CANCELLED } else { code };
         self.shared.actions.push_back(Action::Reset { stream_id, code: echo });
         let answered = stream.sending != Sending::Head;
         stream.sending = Sending::Reset;

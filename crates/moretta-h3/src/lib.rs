@@ -7,6 +7,59 @@
 //! in, and what goes out is a small frame header followed by the caller's own `Bytes`.
 //!
 //! After every call that puts something in, take everything out: actions, then events, then writable streams.
+//!
+//! ```
+//! use std::time::Instant;
+//! use moretta_h3::{Action, Config, Connection, Event, Role};
+//! use moretta_wire::head::{RequestHead, ResponseHead};
+//!
+//! /// Carries what `from` has to say to `to`; `uni` is the next unidirectional stream that `from` opens.
+//! fn carry(from: &mut Connection, to: &mut Connection, mut uni: u64) {
+//!     while let Some(action) = from.poll_action() {
+//!         if let Action::OpenUni { kind } = action {
+//!             from.handle_uni_opened(kind, uni);
+//!             uni += 4;
+//!         }
+//!     }
+//!     while let Some(stream) = from.poll_writable() {
+//!         for bytes in from.front(stream).to_vec() {
+//!             from.wrote(stream, bytes.len());
+//!             to.handle_stream(Instant::now(), stream, bytes, false);
+//!         }
+//!         if from.wants_fin(stream) {
+//!             from.wrote_fin(stream);
+//!             to.handle_stream(Instant::now(), stream, Default::default(), true);
+//!         }
+//!     }
+//! }
+//!
+//! let mut client = Connection::new(Role::Client, Config::default());
+//! let mut server = Connection::new(Role::Server, Config::default());
+//! client.start();
+//! server.start();
+//! carry(&mut client, &mut server, 2);
+//! carry(&mut server, &mut client, 3);
+//! assert_eq!(server.poll_event(), Some(Event::Settings));
+//! assert_eq!(client.poll_event(), Some(Event::Settings));
+//!
+//! let head = RequestHead {
+//!     method: "CONNECT".into(),
+//!     protocol: Some("connect-udp".into()),
+//!     scheme: Some("https".into()),
+//!     authority: Some("proxy.example".into()),
+//!     path: Some("/.well-known/masque/udp/192.0.2.6/443/".into()),
+//!     ..RequestHead::default()
+//! };
+//! client.send_request(0, &head, false)?;
+//! carry(&mut client, &mut server, 2);
+//! assert_eq!(server.poll_event(), Some(Event::Request { stream_id: 0, head, fin: false }));
+//!
+//! server.send_response(0, &ResponseHead::new(200), false)?;
+//! server.enable_datagrams(0);
+//! carry(&mut server, &mut client, 3);
+//! assert!(matches!(client.poll_event(), Some(Event::Response { stream_id: 0, interim: false, .. })));
+//! # Ok::<(), moretta_h3::SendError>(())
+//! ```
 
 mod budget;
 pub mod code;

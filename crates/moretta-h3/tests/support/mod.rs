@@ -1,6 +1,8 @@
 //! A network of two HTTP/3 endpoints without QUIC, and bytes written by hand.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 
+pub mod script;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
