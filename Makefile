@@ -90,10 +90,9 @@ clean: ## remove what make made, except caches outside the checkout
 # moretta-py links against the Python that maturin builds it for; its tests are the Python ones.
 # The seams of HTTP/3 are tried a second time with the adapter over h3wire in place of our own crate.
 .PHONY: test-rust
-test-rust: ## cargo test, the simulated worlds once more on the h3wire adapter, fuzz targets over their seeds
+test-rust: ## cargo test, then the simulated worlds once more on the h3wire adapter
 	cargo test --locked --workspace --exclude moretta-py --quiet
 	@sh tools/h3wire.sh test
-	cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --quiet
 
 .PHONY: test-python
 test-python: setup ## pytest

@@ -1,2 +1,3 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| moretta_fuzz::fields(data));
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| moretta_fuzz::fields::target(data));

@@ -1,2 +1,3 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| moretta_fuzz::host(data));
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| moretta_fuzz::host::target(data));
