@@ -40,3 +40,46 @@ fn raised(error: &EngineError) -> PyErr {
     }
     EngineFault::new_err((error.to_string(), error.code(), error.path().to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pyo3::types::PyList;
+
+    /// Runs with the package's own errors, which need nothing but Python.
+    fn with_package(test: impl FnOnce(Python<'_>)) {
+        Python::initialize();
+        Python::attach(|py| {
+            let path = py.import("sys").unwrap().getattr("path").unwrap();
+            path.cast::<PyList>().unwrap().insert(0, concat!(env!("CARGO_MANIFEST_DIR"), "/../../python")).unwrap();
+            test(py);
+        });
+    }
+
+    #[test]
+    fn a_panic_is_an_exception_and_no_end_of_the_interpreter() {
+        with_package(|py| {
+            let error = guarded(|| panic!("found {}", 7)).unwrap_err();
+            assert!(error.is_instance_of::<EngineFault>(py));
+            assert!(error.to_string().contains("bug: found 7"), "{error}");
+            assert_eq!(error.value(py).getattr("code").unwrap().to_string(), "panic");
+            let error = detached(py, || -> Result<(), EngineError> { panic!("without the GIL") }).unwrap_err();
+            assert!(error.is_instance_of::<EngineFault>(py));
+        });
+    }
+
+    #[test]
+    fn an_error_of_the_engine_keeps_its_code_and_path() {
+        with_package(|py| {
+            let error = detached(py, || -> Result<(), EngineError> {
+                Err(EngineError::Document { path: "workers".into(), message: "must be 1 to 32".into() })
+            })
+            .unwrap_err();
+            let value = error.value(py);
+            assert_eq!(value.getattr("code").unwrap().to_string(), "invalid_document");
+            assert_eq!(value.getattr("path").unwrap().to_string(), "workers");
+            let error = detached(py, || -> Result<(), EngineError> { Err(EngineError::Closed) }).unwrap_err();
+            assert!(error.is_instance_of::<EngineClosed>(py));
+        });
+    }
+}
