@@ -36,8 +36,8 @@ P = TypeVar("P", bound=asyncio.DatagramProtocol)
 
 #: How long opening takes at most where the caller does not say.
 DEFAULT_TIMEOUT_SECONDS = 10.0
-#: A gateway fails to authenticate itself in one of these ways.
-UNTRUSTED = frozenset({"certificate_untrusted", "pin_mismatch", "tls_error", "untrusted"})
+#: Reasons that mean that the handshake itself was refused here: the certificate or the key is not the expected one.
+UNTRUSTED = frozenset({"tls_failed"})
 
 
 def connect(
