@@ -36,6 +36,8 @@ P = TypeVar("P", bound=asyncio.DatagramProtocol)
 
 #: How long opening takes at most where the caller does not say.
 DEFAULT_TIMEOUT_SECONDS = 10.0
+#: The engine accepts no less.
+LEAST_TIMEOUT_SECONDS = 0.001
 #: Reasons that mean that the handshake itself was refused here: the certificate or the key is not the expected one.
 UNTRUSTED = frozenset({"tls_failed"})
 
@@ -248,7 +250,8 @@ class Gateway:
                 tunnel=token,
                 host=host,
                 port=port,
-                timeout_seconds=float(timeout_seconds),
+                # A second bound, should this loop be stalled when the time is up.
+                timeout_seconds=max(float(timeout_seconds), LEAST_TIMEOUT_SECONDS),
             )
         except BaseException:
             self._engine.forget("tunnel", token)

@@ -158,9 +158,10 @@ class Engine:
 
     @property
     def native(self) -> _engine.Engine:
-        """The Rust handle."""
-        if self._native is None:  # pragma: no cover -- only a constructor that failed leaves it so
-            raise EngineClosed
+        """The Rust handle. Raises EngineClosed when it has been given up."""
+        if self._native is None:
+            msg = "the engine is closed"
+            raise EngineClosed(msg)
         return self._native
 
     @property
@@ -231,6 +232,8 @@ class Engine:
                 self._call(handler, dict(end))
         self._handlers.clear()
         self._ready.clear()
+        # The engine's memory and descriptors go now, and not when the last handle does.
+        self._native = None
 
     def wake(self) -> None:
         """Take one batch of what waits; called by the loop when the descriptor is readable."""

@@ -67,22 +67,15 @@ class TunnelLog:
         self._allowance = float(refusals_per_second)
         self._refilled = clock()
         self._unwritten: Counter[str] = Counter()
-        # What a closed tunnel was is in its opened record only; bounded by the gateway's tunnel limit.
-        self._open: dict[int, Mapping[str, Any]] = {}
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Write one record."""
         fields = {key: value for key, value in record.items() if key not in {"version", "event"} and value is not None}
         match record["event"]:
             case "record_opened":
-                self._open[record["tunnel_id"]] = {
-                    key: fields[key] for key in ("listener", "client", "target_host", "target_port")
-                }
                 self._logger.info("tunnel.open", **fields)
             case "record_closed":
-                opened = self._open.pop(record["tunnel_id"], {})
-                counters = fields.pop("counters")
-                self._logger.info("tunnel.close", **opened, **fields, **counters)
+                self._logger.info("tunnel.close", **{**fields.pop("counters"), **fields})
             case "record_refused":
                 self._refused(fields)
 

@@ -33,18 +33,6 @@ async def cancelled_after(turns: int, operation: Callable[[], Awaitable[Any]]) -
     return task.cancelled()
 
 
-async def cancelled_by(event: asyncio.Event, operation: Callable[[], Awaitable[Any]]) -> None:
-    """Run `operation` and cancel it in the very turn in which `event` is set."""
-
-    async def run() -> None:
-        await operation()
-
-    task = asyncio.create_task(run())
-    await event.wait()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
 def handlers(gateway: moretta.Gateway) -> set[str]:
     return {kind for kind, _ in gateway._engine._handlers}
 
@@ -69,16 +57,21 @@ async def test_a_cancelled_open_leaves_no_tunnel(
 async def test_an_open_that_is_cancelled_as_its_answer_arrives_leaves_no_tunnel(
     proxy: testing.RunningGateway, gateway: moretta.Gateway, echo: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answered = asyncio.Event()
+    async def run() -> None:
+        await gateway.open_udp(echo.host, echo.port)
+
+    task = asyncio.create_task(run())
     dispatch = gateway._engine._dispatch
 
     def watched(events: list[bytes]) -> None:
         dispatch(events)
         if any(b"tunnel_opened" in event for event in events):
-            answered.set()
+            # The answer is in, and the task that waits for it has not run yet.
+            task.cancel()
 
     monkeypatch.setattr(gateway._engine, "_dispatch", watched)
-    await cancelled_by(answered, lambda: gateway.open_udp(echo.host, echo.port))
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
     await no_tunnels(proxy)
     assert handlers(gateway) == {"gateway"}
 

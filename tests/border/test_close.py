@@ -63,7 +63,8 @@ async def test_an_attached_engine_closes_once_also_when_the_first_closing_is_can
     await attached.close()
     await attached.close()
     assert attached.closed
-    assert attached.native.closed
+    with pytest.raises(EngineClosed):
+        attached.stats()
 
 
 async def test_an_engine_that_nobody_closes_warns_and_is_closed() -> None:

@@ -37,6 +37,12 @@ async def test_one_datagram_at_a_time_always_wakes(gateway: moretta.Gateway, ech
             assert await tunnel.recv() == number.to_bytes(2, "big")
 
 
+async def test_an_empty_datagram_is_a_datagram(gateway: moretta.Gateway, echo: Echo) -> None:
+    async with gateway.open_udp(echo.host, echo.port) as tunnel:
+        tunnel.send_many([b"1", b"", b"2"])
+        assert [await tunnel.recv() for _ in range(3)] == [b"1", b"", b"2"]
+
+
 async def test_the_descriptor_is_quiet_when_nothing_waits(gateway: moretta.Gateway, echo: Echo) -> None:
     async with gateway.open_udp(echo.host, echo.port) as tunnel:
         tunnel.send(b"x")

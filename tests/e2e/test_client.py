@@ -48,12 +48,6 @@ async def test_many_tunnels_share_a_connection_and_never_mix(gateway: moretta.Ga
     await asyncio.gather(*(one(number) for number in range(30)))
 
 
-async def test_an_empty_datagram_is_a_datagram(gateway: moretta.Gateway, echo: EchoProtocol) -> None:
-    async with gateway.open_udp(*echo.address) as tunnel:
-        tunnel.send(b"")
-        assert await tunnel.recv() == b""
-
-
 async def test_a_datagram_too_large_says_what_fits_and_harms_nothing(
     gateway: moretta.Gateway, echo: EchoProtocol
 ) -> None:

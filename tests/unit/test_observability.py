@@ -13,7 +13,7 @@ OPENED = {
     "target_port": 53, "target_address": "192.0.2.1", "protocol": "udp", "rule": "dns", "unix_seconds": 1.0,
 }  # fmt: skip
 CLOSED = {
-    "version": 1, "event": "record_closed", "tunnel_id": 7, "reason": "idle_timeout", "duration_seconds": 2.0, "unix_seconds": 3.0,
+    "version": 1, "event": "record_closed", "tunnel_id": 7, "listener": "main", "client": "127.0.0.1:9", "target_host": "a.test", "reason": "idle_timeout", "duration_seconds": 2.0, "unix_seconds": 3.0,
     "counters": {"datagrams_to_target": 1, "bytes_to_target": 2, "datagrams_from_target": 3, "bytes_from_target": 4, "drops": {"stale": 1}},
 }  # fmt: skip
 REFUSED = {

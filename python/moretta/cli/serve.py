@@ -47,6 +47,7 @@ class _Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_end, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.set_exception_handler(self._on_fault)
         try:
             async with self._server:
                 self._announce()
@@ -67,6 +68,9 @@ class _Service:
             self._logger.info("gateway.close", signal=name)
             self._end_now.set()
         self._end.set()
+
+    def _on_fault(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._logger.error("internal.error", message=context["message"], exc_info=context.get("exception"))
 
     def _announce(self) -> None:
         config = self._server.config
