@@ -59,7 +59,7 @@ impl Core {
         let request = match request::parse(head, snapshot.templates(&listener.name)) {
             Ok(request) => request,
             Err(refusal) => {
-                self.record_unparsed(connection, now, id, &listener.name, &refusal, out);
+                Self::record_unparsed(connection, now, id, &listener.name, &refusal, out);
                 self.refuse_stream(connection, stream, &refusal);
                 return;
             }
@@ -251,10 +251,10 @@ impl Core {
         tunnel.held_bytes = 0;
         for datagram in connection.http.take_early_datagrams(stream) {
             connection.held_datagrams = connection.held_datagrams.saturating_sub(1);
-            self.held_datagram(connection, key, now, datagram, out);
+            self.held_datagram(connection, key, now, &datagram, out);
         }
         for bytes in held {
-            self.stream_data(connection, now, stream, bytes, out);
+            self.stream_data(connection, now, stream, &bytes, out);
         }
         if fin {
             self.stream_finished(connection, now, stream, out);

@@ -134,11 +134,11 @@ impl Core {
     }
 
     pub(crate) fn mark_gateway(&mut self, key: Key) {
-        if let Some(gateway) = self.gateways.get_mut(key) {
-            if !gateway.in_work {
-                gateway.in_work = true;
-                self.gateway_work.push_back(key);
-            }
+        if let Some(gateway) = self.gateways.get_mut(key)
+            && !gateway.in_work
+        {
+            gateway.in_work = true;
+            self.gateway_work.push_back(key);
         }
     }
 
@@ -269,11 +269,11 @@ impl Core {
             self.end_gateway(key, failure, now, out);
             return;
         }
-        if std::mem::take(&mut gateway.rebound) {
-            if let Some(connection) = gateway.connection {
-                self.guarded(connection, now, out, |_, connection, _| connection.quic.local_address_changed());
-                self.mark_sending(connection);
-            }
+        if std::mem::take(&mut gateway.rebound)
+            && let Some(connection) = gateway.connection
+        {
+            self.guarded(connection, now, out, |_, connection, _| connection.quic.local_address_changed());
+            self.mark_sending(connection);
         }
         self.expire_waiting(key, now);
         let Some(gateway) = self.gateways.get_mut(key) else { return };
@@ -323,7 +323,16 @@ impl Core {
             if now.instant >= gateway.deadline {
                 let failure = match &gateway.last_failure {
                     GatewayFailure::NoUsableAddress => GatewayFailure::TimedOut,
-                    other => other.clone(),
+                    failure @ (GatewayFailure::TimedOut
+                    | GatewayFailure::Tls(_)
+                    | GatewayFailure::ClosedByPeer { .. }
+                    | GatewayFailure::Reset
+                    | GatewayFailure::Protocol(_)
+                    | GatewayFailure::NoExtendedConnect
+                    | GatewayFailure::Link(_)
+                    | GatewayFailure::Closed
+                    | GatewayFailure::GoingAway
+                    | GatewayFailure::Internal) => failure.clone(),
                 };
                 self.end_gateway(key, failure, now, out);
                 return;
@@ -447,10 +456,8 @@ impl Core {
         let head = request::connect_udp(template, &host, port);
         if let Err(error) = connection.http.send_request(stream, &head, false) {
             self.tunnel_names.remove(&token);
-            let reason = match error {
-                moretta_h3::SendError::GoingAway => Reason::Draining,
-                _ => Reason::MalformedRequest,
-            };
+            let reason =
+                if error == moretta_h3::SendError::GoingAway { Reason::Draining } else { Reason::MalformedRequest };
             self.refuse_named(token, reason);
             // The stream was opened for this request alone. It is new, so that this cannot fail.
             let id = crate::http::stream_id(stream);
@@ -481,18 +488,17 @@ impl Core {
         }
     }
 
-    /// The proxy's answer (RFC 9298 §3.5).
+    /// The proxy's final answer (RFC 9298 §3.5).
     pub(crate) fn response(
         &mut self,
         connection: &mut Connection,
         now: Now,
         stream: u64,
         head: &ResponseHead,
-        interim: bool,
         fin: bool,
         out: &mut Outputs,
     ) {
-        let Some(key) = connection.tunnels.find(stream).filter(|_| !interim) else { return };
+        let Some(key) = connection.tunnels.find(stream) else { return };
         match request::judge_response(head) {
             Ok(opened) => {
                 self.open_client_tunnel(connection, key, now, opened, out);

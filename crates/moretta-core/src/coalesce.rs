@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_lightly_loaded_worker_never_waits() {
-        let mut now = Instant::now();
+        let mut now = crate::test_clock();
         let mut coalescer = Coalescer::new(now);
         for rate in [10, 2_000, 14_000] {
             assert_eq!(load(&mut coalescer, &mut now, rate, Duration::from_micros(50)), None, "{rate}/s");
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_loaded_worker_waits_for_sixteen_datagrams_but_at_most_150_microseconds() {
-        let mut now = Instant::now();
+        let mut now = crate::test_clock();
         let mut coalescer = Coalescer::new(now);
         assert_eq!(load(&mut coalescer, &mut now, 50_000, LONGEST_GAP), Some(LONGEST_GAP));
         let gap = load(&mut coalescer, &mut now, 400_000, Duration::from_micros(50)).unwrap();
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn between_the_bounds_it_stays_as_it_was() {
-        let mut now = Instant::now();
+        let mut now = crate::test_clock();
         let mut coalescer = Coalescer::new(now);
         let step = Duration::from_micros(125);
         assert_eq!(load(&mut coalescer, &mut now, 17_600, step), None, "not yet waiting");
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn it_forgets_a_burst_within_a_millisecond() {
-        let mut now = Instant::now();
+        let mut now = crate::test_clock();
         let mut coalescer = Coalescer::new(now);
         assert!(coalescer.note(now, 1000).is_some());
         now += WINDOW;

@@ -172,10 +172,10 @@ pub(crate) struct StreamTable {
 impl StreamTable {
     #[inline]
     pub(crate) fn find(&mut self, stream: u64) -> Option<Key> {
-        if let Some((last, key)) = self.last {
-            if last == stream {
-                return Some(key);
-            }
+        if let Some((last, key)) = self.last
+            && last == stream
+        {
+            return Some(key);
         }
         let key = self.by_stream.get(&stream).copied()?;
         self.last = Some((stream, key));

@@ -260,31 +260,31 @@ impl Core {
 
     /// This connection has something to do in the next turn.
     pub(crate) fn mark(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            if !connection.dirty {
-                connection.dirty = true;
-                self.dirty.push_back(key);
-            }
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.dirty
+        {
+            connection.dirty = true;
+            self.dirty.push_back(key);
         }
     }
 
     /// This connection may have something to send in this turn.
     pub(crate) fn mark_sending(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            if !connection.sending {
-                connection.sending = true;
-                self.sending.push_back(key);
-            }
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.sending
+        {
+            connection.sending = true;
+            self.sending.push_back(key);
         }
     }
 
     /// This tunnel has something due.
     pub(crate) fn mark_tunnel(&mut self, key: Key) {
-        if let Some(tunnel) = self.tunnels.get_mut(key) {
-            if !tunnel.in_work {
-                tunnel.in_work = true;
-                self.tunnel_work.push_back(key);
-            }
+        if let Some(tunnel) = self.tunnels.get_mut(key)
+            && !tunnel.in_work
+        {
+            tunnel.in_work = true;
+            self.tunnel_work.push_back(key);
         }
     }
 }

@@ -48,7 +48,7 @@ impl Core {
     }
 
     /// GOAWAY with the largest id: nothing is rejected yet.
-    pub(crate) fn announce_drain(&mut self, connection: &mut Connection, now: Now) {
+    pub(crate) fn announce_drain(connection: &mut Connection, now: Now) {
         if connection.drain == DrainStage::Not && matches!(connection.end, End::Server(_)) {
             // Refused only once the connection is closing.
             let _closing = connection.http.goaway(Http3::GOAWAY_ALL);
@@ -95,7 +95,7 @@ impl Core {
                 if close {
                     core.drain_deadline(connection, now, out);
                 } else if connection.stage == Stage::Open {
-                    core.announce_drain(connection, now);
+                    Self::announce_drain(connection, now);
                 }
             });
             self.mark(key);

@@ -259,11 +259,11 @@ impl Endpoint {
 
     /// Of no effect if the handle names another connection by now.
     pub(crate) fn detach(&mut self, handle: ConnectionHandle, connection: Key) {
-        if let Some(place) = self.handles.get_mut(handle.0) {
-            if *place == Some(connection) {
-                *place = None;
-                self.connections -= 1;
-            }
+        if let Some(place) = self.handles.get_mut(handle.0)
+            && *place == Some(connection)
+        {
+            *place = None;
+            self.connections -= 1;
         }
     }
 

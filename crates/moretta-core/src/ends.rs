@@ -29,12 +29,11 @@ impl Core {
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         if let Some(machine) = &mut tunnel.machine {
-            match machine.handle_timeout(now) {
-                Some(reason) => self.end_tunnel(connection, key, now, reason, out),
-                None => {
-                    let at = machine.poll_timeout();
-                    self.arm_tunnel(key, at);
-                }
+            if let Some(reason) = machine.handle_timeout(now) {
+                self.end_tunnel(connection, key, now, reason, out);
+            } else {
+                let at = machine.poll_timeout();
+                self.arm_tunnel(key, at);
             }
         } else {
             match tunnel.side {
@@ -65,7 +64,14 @@ impl Core {
     /// The peer reset its side of a request stream.
     pub(crate) fn stream_reset(&mut self, connection: &mut Connection, now: Now, stream: u64, out: &mut Outputs) {
         let Some(key) = connection.tunnels.find(stream) else { return };
-        self.end_by(connection, key, now, EndReason::ClientReset, out, |machine| machine.on_peer_reset());
+        self.end_by(
+            connection,
+            key,
+            now,
+            EndReason::ClientReset,
+            out,
+            moretta_proto::tunnel::udp::UdpTunnel::on_peer_reset,
+        );
     }
 
     /// The peer does not want what we send on a request stream.
@@ -97,7 +103,14 @@ impl Core {
         out: &mut Outputs,
     ) {
         let Some(key) = connection.tunnels.find(stream) else { return };
-        self.end_by(connection, key, now, EndReason::ClientReset, out, |machine| machine.on_peer_reset());
+        self.end_by(
+            connection,
+            key,
+            now,
+            EndReason::ClientReset,
+            out,
+            moretta_proto::tunnel::udp::UdpTunnel::on_peer_reset,
+        );
     }
 
     fn end_by(
@@ -294,14 +307,14 @@ impl Core {
         connection: &mut Connection,
         key: Key,
         now: Now,
-        datagram: Bytes,
+        datagram: &Bytes,
         out: &mut Outputs,
     ) {
         let Some(machine) = self.tunnels.get_mut(key).and_then(|tunnel| tunnel.machine.as_mut()) else {
             self.counters.up_dropped_early += 1;
             return;
         };
-        match machine.from_peer_datagram(&datagram) {
+        match machine.from_peer_datagram(datagram) {
             Verdict::Forward { offset } => self.forward_to_flow(key, datagram.slice(offset..), out),
             Verdict::Drop(_) => self.counters.up_dropped_by_tunnel += 1,
             Verdict::End(reason) => {

@@ -31,10 +31,10 @@ impl Core {
         &mut self,
         connection: &mut Connection,
         now: Now,
-        event: StreamEvent,
+        event: &StreamEvent,
         out: &mut Outputs,
     ) {
-        match event {
+        match *event {
             StreamEvent::Opened { dir } => {
                 while let Some(id) = connection.quic.streams().accept(dir) {
                     self.read_stream(connection, now, id, out);
@@ -165,12 +165,12 @@ impl Core {
             match event {
                 Event::Settings => self.peer_settings(connection, out),
                 Event::Request { stream_id, head, fin } => self.request(connection, now, stream_id, &head, fin, out),
-                Event::Response { stream_id, head, interim, fin } => {
-                    self.response(connection, now, stream_id, &head, interim, fin, out);
+                Event::Response { stream_id, head, interim: false, fin } => {
+                    self.response(connection, now, stream_id, &head, fin, out);
                 }
-                Event::Data { stream_id, bytes } => self.stream_data(connection, now, stream_id, bytes, out),
-                // A tunnel has none: `moretta-h3` closes the connection (CAP-32). Of other requests nothing is wanted.
-                Event::Trailers { .. } => {}
+                Event::Data { stream_id, bytes } => self.stream_data(connection, now, stream_id, &bytes, out),
+                // 1xx says nothing about the outcome (RFC 9110 §15.2). Trailers: a tunnel has none: `moretta-h3` closes the connection (CAP-32). Of other requests nothing is wanted.
+                Event::Response { .. } | Event::Trailers { .. } => {}
                 Event::Finished { stream_id } => self.stream_finished(connection, now, stream_id, out),
                 Event::Reset { stream_id, .. } => self.stream_reset(connection, now, stream_id, out),
                 Event::StopSending { stream_id, code } => self.stream_stopped(connection, now, stream_id, code, out),

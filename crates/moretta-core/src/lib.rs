@@ -55,3 +55,10 @@ pub use output::{
     Wake,
 };
 pub use tokens::{SharedTokenLog, TokenKeys};
+
+/// A moment for unit tests; all of them reckon from it.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made up")]
+fn test_clock() -> std::time::Instant {
+    std::time::Instant::now()
+}

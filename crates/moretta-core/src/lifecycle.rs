@@ -122,7 +122,7 @@ impl Core {
         if connection.stage != Stage::Open {
             return;
         }
-        let changed = self.follow_path(connection);
+        let changed = Self::follow_path(connection);
         let allowed = connection.http.datagrams_allowed() && connection.max_datagram.is_some();
         if allowed != connection.datagrams {
             connection.datagrams = allowed;

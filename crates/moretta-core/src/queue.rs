@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_its_oldest_and_counts_them() {
-        let now = Instant::now();
+        let now = crate::test_clock();
         let mut queue = TunnelQueue::default();
         let limit = 3 * (100 + DATAGRAM_OVERHEAD);
         for octet in 0..3 {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_empty_datagrams_is_bounded() {
-        let now = Instant::now();
+        let now = crate::test_clock();
         let mut queue = TunnelQueue::default();
         for _ in 0..10_000 {
             queue.push(Bytes::new(), now, 64 * 1024);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_waited_too_long_is_dropped_and_what_did_not_stays() {
-        let start = Instant::now();
+        let start = crate::test_clock();
         let mut queue = TunnelQueue::default();
         queue.push(datagram(1, 10), start, 1 << 20);
         queue.push(datagram(2, 10), start + Duration::from_millis(80), 1 << 20);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_round_gives_every_queue_its_quantum_and_saves_what_is_left_of_it() {
-        let now = Instant::now();
+        let now = crate::test_clock();
         let mut queue = TunnelQueue::default();
         for _ in 0..4 {
             queue.push(datagram(0, 1000), now, 1 << 20);

@@ -38,7 +38,6 @@ impl Core {
 
     /// A request that could not be understood.
     pub(crate) fn record_unparsed(
-        &mut self,
         connection: &Connection,
         now: Now,
         tunnel: TunnelId,

@@ -35,12 +35,12 @@ impl<T> Store<T> {
     /// Inserts what `make` builds knowing its own name.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         self.taken += 1;
-        if let Some(index) = self.free.pop() {
-            if let Some(entry) = self.entries.get_mut(index as usize) {
-                let key = Key { index, generation: entry.generation };
-                entry.value = Some(make(key));
-                return key;
-            }
+        if let Some(index) = self.free.pop()
+            && let Some(entry) = self.entries.get_mut(index as usize)
+        {
+            let key = Key { index, generation: entry.generation };
+            entry.value = Some(make(key));
+            return key;
         }
         let key = Key { index: self.entries.len() as u32, generation: 0 };
         self.entries.push(Entry { generation: 0, value: Some(make(key)) });

@@ -37,11 +37,11 @@ struct Place {
 impl Timers {
     pub(crate) fn register(&mut self, owner: Owner) -> TimerId {
         let place = Place { owner, at: None };
-        if let Some(index) = self.free.pop() {
-            if let Some(free) = self.places.get_mut(index as usize) {
-                *free = place;
-                return TimerId(index);
-            }
+        if let Some(index) = self.free.pop()
+            && let Some(free) = self.places.get_mut(index as usize)
+        {
+            *free = place;
+            return TimerId(index);
         }
         self.places.push(place);
         TimerId(self.places.len() as u32 - 1)
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_moved_timer_fires_once_at_its_last_deadline() {
-        let start = Instant::now();
+        let start = crate::test_clock();
         let at = |ms| start + Duration::from_millis(ms);
         let mut timers = Timers::default();
         let (a, b) = (timers.register(owner(1)), timers.register(owner(2)));
@@ -185,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn timers_fire_as_a_sorted_list_would(steps in prop::collection::vec((0..12_usize, prop::option::of(0..50_u64)), 0..200)) {
-            let start = Instant::now();
+            let start = crate::test_clock();
             let mut timers = Timers::default();
             let ids: Vec<TimerId> = (0..12).map(|index| timers.register(owner(index))).collect();
             let mut model: Vec<Option<u64>> = vec![None; 12];

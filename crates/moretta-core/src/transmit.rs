@@ -154,7 +154,7 @@ impl Core {
     }
 
     /// Follows the path: the largest datagram now, and whether the library may have dropped some.
-    pub(crate) fn follow_path(&mut self, connection: &mut Connection) -> bool {
+    pub(crate) fn follow_path(connection: &mut Connection) -> bool {
         let max = connection.quic.datagrams().max_size();
         if max == connection.max_datagram {
             return false;

@@ -131,15 +131,12 @@ impl Core {
         out: &mut Outputs,
     ) {
         self.counters.datagrams_from_peer += 1;
-        let (stream, used) = match split_quarter_stream_id(&datagram) {
-            Ok(split) => split,
-            // H3D-11, H3D-12, H3D-13.
-            Err(_) => {
-                self.counters.up_dropped_bad_quarter_stream_id += 1;
-                connection.http.handle_bad_datagram();
-                connection.http_dirty = true;
-                return;
-            }
+        // H3D-11, H3D-12, H3D-13.
+        let Ok((stream, used)) = split_quarter_stream_id(&datagram) else {
+            self.counters.up_dropped_bad_quarter_stream_id += 1;
+            connection.http.handle_bad_datagram();
+            connection.http_dirty = true;
+            return;
         };
         datagram.advance(used);
         let tunnel = connection.tunnels.find(stream).filter(|_| connection.datagrams);
@@ -229,12 +226,14 @@ impl Core {
         }
         let tunnel = connection.tunnels.find(stream).and_then(|key| self.tunnels.get(key));
         match tunnel {
-            None => Reading::ALittle,
             Some(tunnel) if tunnel.machine.is_some() => Reading::Everything,
-            // A client's response head is still to come; capsules before it cannot be.
-            Some(Tunnel { side: Side::Client(_), .. }) => Reading::ALittle,
-            Some(tunnel) if tunnel.held_bytes >= HELD_BYTES || tunnel.held_fin => Reading::NothingNow,
-            Some(_) => Reading::ALittle,
+            // A client's tunnel is decided by what is read.
+            Some(Tunnel { side: Side::Server(_), held_bytes, held_fin, .. })
+                if *held_bytes >= HELD_BYTES || *held_fin =>
+            {
+                Reading::NothingNow
+            }
+            Some(_) | None => Reading::ALittle,
         }
     }
 
@@ -244,7 +243,7 @@ impl Core {
         connection: &mut Connection,
         now: Now,
         stream: u64,
-        bytes: Bytes,
+        bytes: &Bytes,
         out: &mut Outputs,
     ) {
         // Content of other requests, and of refused ones, is not wanted: RFC 9297 §3.2 (CAP-24).
@@ -253,11 +252,11 @@ impl Core {
         let Some(machine) = &mut tunnel.machine else {
             // A copy: a slice would pin the slab of a whole train until the request is decided.
             tunnel.held_bytes += bytes.len();
-            tunnel.held.push(Bytes::copy_from_slice(&bytes));
+            tunnel.held.push(Bytes::copy_from_slice(bytes));
             return;
         };
         let mut found = std::mem::take(&mut self.found_payloads);
-        let read = machine.from_peer_stream(&bytes, &connection.capsule_budget, &mut |payload| found.push(payload));
+        let read = machine.from_peer_stream(bytes, &connection.capsule_budget, &mut |payload| found.push(payload));
         machine.on_activity(now);
         for payload in found.drain(..) {
             self.counters.datagrams_from_peer += 1;
@@ -289,7 +288,10 @@ impl Core {
             self.counters.bytes_from_flows += payload.len() as u64;
             let Some(machine) = tunnel.machine.as_mut().filter(|_| !tunnel.finishing) else {
                 self.counters.down_dropped_closed += 1;
-                if rest.is_empty() { break } else { continue }
+                if rest.is_empty() {
+                    break;
+                }
+                continue;
             };
             let ready = match machine.to_peer(payload.len(), max_payload) {
                 Outgoing::Datagram => Some(true),

@@ -112,8 +112,9 @@ impl Core {
             let Some(endpoint) = self.endpoints.get_mut(key) else { continue };
             let Role::Listener(listener) = &endpoint.role else { continue };
             let (link, listener) = (endpoint.link, listener.clone());
-            let accepted =
-                catch_unwind(AssertUnwindSafe(|| endpoint.quic.accept(incoming, now.instant, &mut buffer, None)));
+            // The error holds an answer by value; it is boxed to cross the closure.
+            let accept = || endpoint.quic.accept(incoming, now.instant, &mut buffer, None).map_err(Box::new);
+            let accepted = catch_unwind(AssertUnwindSafe(accept));
             self.return_answer_buffer(buffer);
             match accepted {
                 Ok(Ok((handle, quic))) => {
@@ -240,10 +241,10 @@ impl Core {
     /// Sorts a train; a panic of the endpoint costs its connections and nothing else.
     pub(crate) fn guarded_train(&mut self, now: Now, train: Train) {
         let link = train.link;
-        if catch_unwind(AssertUnwindSafe(|| self.handle_train(now, train))).is_err() {
-            if let Some(&endpoint) = self.links.get(&link) {
-                self.rebuild_endpoint(endpoint);
-            }
+        if catch_unwind(AssertUnwindSafe(|| self.handle_train(now, train))).is_err()
+            && let Some(&endpoint) = self.links.get(&link)
+        {
+            self.rebuild_endpoint(endpoint);
         }
     }
 
@@ -325,7 +326,7 @@ impl Core {
                 QuicEvent::Connected => self.established(connection, now, out),
                 QuicEvent::ConnectionLost { reason } => self.connection_lost(connection, now, &reason, out),
                 QuicEvent::Stream(event) if connection.stage != Stage::Closed => {
-                    self.handle_stream_event(connection, now, event, out);
+                    self.handle_stream_event(connection, now, &event, out);
                 }
                 // Datagrams are taken after every packet, and never wait to be sent.
                 QuicEvent::Stream(_)
@@ -356,7 +357,7 @@ impl Core {
         connection.http.start();
         connection.http_dirty = true;
         if connection.drain == DrainStage::Not && self.drain.is_some() {
-            self.announce_drain(connection, now);
+            Self::announce_drain(connection, now);
         }
         self.follow_limits(connection, out);
     }

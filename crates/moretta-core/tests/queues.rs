@@ -1,5 +1,14 @@
 //! What waits, what is dropped, and who goes first.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use std::time::Duration;
@@ -185,7 +194,7 @@ fn a_payload_that_does_not_fit_is_dropped_and_counted() {
     let flow = world.open_udp(1, gateway, 1);
     let target = world.server_flow(0, 9001);
     world.send(0, target, &[1; 1450]);
-    world.send(1, flow, &[1; 60_000]);
+    world.send(1, flow, &vec![1; 60_000]);
     world.send(0, target, b"after");
     world.send(1, flow, b"after");
     world.run(A_WHILE);

@@ -1,5 +1,14 @@
 //! Several slots behind one address: whose packet is whose, and what they share.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use std::sync::Arc;

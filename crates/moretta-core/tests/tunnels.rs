@@ -1,5 +1,14 @@
 //! A gateway and a client exchange datagrams through CONNECT-UDP tunnels.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use std::time::Duration;
@@ -23,7 +32,8 @@ fn payloads_of_every_size_travel_unmodified_both_ways() {
         panic!("{:?}", world.nodes[1].events);
     };
     assert!(*max_datagram_bytes >= 1200, "CF-4: {max_datagram_bytes}");
-    let payloads: Vec<Vec<u8>> = [0, 1, 64, 1199, 1200].iter().map(|size| vec![*size as u8; *size as usize]).collect();
+    let payloads: Vec<Vec<u8>> =
+        [0_u16, 1, 64, 1199, 1200].iter().map(|size| vec![*size as u8; usize::from(*size)]).collect();
     for payload in &payloads {
         world.send(1, flow, payload);
         world.send(0, target, payload);

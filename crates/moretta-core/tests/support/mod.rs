@@ -3,6 +3,8 @@
 //! The real simulator is `moretta-sim`; this one exists so that the core's own tests depend on nothing above it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of the world")]
 
+pub mod raw;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -10,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use moretta_core::{
-    Action, Command, Core, CoreConfig, CoreSnapshot, Event, FlowId, FlowKind, GatewayId, Input, LinkId, Now,
-    OpenGateway, OpenUdp, Outputs, Record, Shared, SharedTokenLog, SlotId, TokenKeys, Train, TransportOptions,
-    TunnelToken, Wake,
+    Action, Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Event, FlowId, FlowKind, GatewayId, Input,
+    LinkId, Now, OpenGateway, OpenUdp, Outputs, Record, Shared, SharedTokenLog, SlotId, TokenKeys, Train,
+    TransportOptions, TunnelToken, Wake,
 };
 use moretta_proto::admission::{OpenError, ResolveError};
 use moretta_proto::ledger::LocalLedger;
@@ -27,6 +29,11 @@ pub const CLIENT: &str = "198.51.100.7:5000";
 pub const TARGET: &str = "203.0.113.9";
 pub const SERVER_NAME: &str = "proxy.example";
 pub const ONE_WAY: Duration = Duration::from_millis(5);
+
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made up")]
+pub fn some_instant() -> Instant {
+    Instant::now()
+}
 
 pub struct Tls {
     pub server: Arc<rustls::ServerConfig>,
@@ -107,9 +114,12 @@ pub fn shared() -> Arc<Shared> {
         token_keys: TokenKeys::new(&[2; 64], None),
         token_log: Arc::new(SharedTokenLog::default()),
         ledger: Arc::new(LocalLedger::new(10_000)),
-        connections: Default::default(),
+        connections: ConnectionCount::default(),
     })
 }
+
+/// Whether a packet is lost: its bytes, from, to.
+pub type Lose = Box<dyn FnMut(&[u8], SocketAddr, SocketAddr) -> bool>;
 
 /// What a test shell remembers of a flow.
 #[derive(Debug)]
@@ -158,10 +168,12 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// Which node and link is behind an address; for a shared port, the slot that steering chooses.
     pub addresses: BTreeMap<SocketAddr, (usize, LinkId)>,
+    /// Clients that speak QUIC by hand.
+    pub raw: Vec<raw::RawClient>,
     flying: VecDeque<Packet>,
     order: u64,
     /// Decides about each packet: delivered or lost.
-    pub lose: Box<dyn FnMut(&[u8], SocketAddr, SocketAddr) -> bool>,
+    pub lose: Lose,
     /// Packets above this are lost.
     pub mtu: usize,
     /// Source address seen by receivers, for NAT rebinding: from → to.
@@ -173,9 +185,10 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         Self {
-            now: Now { instant: Instant::now(), unix: Duration::from_secs(1_800_000_000) },
+            now: Now { instant: some_instant(), unix: Duration::from_secs(1_800_000_000) },
             nodes: Vec::new(),
             addresses: BTreeMap::new(),
+            raw: Vec::new(),
             flying: VecDeque::new(),
             order: 0,
             lose: Box::new(|_, _, _| false),
@@ -467,7 +480,13 @@ impl World {
             // One train per sender and receiver, as a kernel would coalesce them.
             while self.flying.front().is_some_and(|packet| packet.at <= self.now.instant) {
                 let packet = self.flying.pop_front().unwrap();
-                let Some(&(node, link)) = self.addresses.get(&packet.to) else { continue };
+                let Some(&(node, link)) = self.addresses.get(&packet.to) else {
+                    let now = self.now.instant;
+                    for raw in self.raw.iter_mut().filter(|raw| raw.address == packet.to) {
+                        raw.handle(now, packet.from, &packet.data);
+                    }
+                    continue;
+                };
                 let train = Train {
                     link,
                     remote: packet.from,
@@ -487,8 +506,25 @@ impl World {
             for node in due {
                 self.turn(node);
             }
+            self.raw_turns();
         }
         self.advance(end);
+    }
+
+    /// Lets the raw clients send what they have.
+    pub fn raw_turns(&mut self) {
+        for index in 0..self.raw.len() {
+            let now = self.now.instant;
+            let from = self.raw[index].address;
+            for (to, data) in self.raw[index].turn(now) {
+                self.order += 1;
+                self.packets += 1;
+                if data.len() > self.mtu || (self.lose)(&data, from, to) {
+                    continue;
+                }
+                self.flying.push_back(Packet { at: now + ONE_WAY, order: self.order, to, from, ecn: 0, data });
+            }
+        }
     }
 
     fn advance(&mut self, to: Instant) {
