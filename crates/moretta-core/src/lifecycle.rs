@@ -39,8 +39,14 @@ impl Core {
 
     /// Connections are accepted on this link from now on.
     pub(crate) fn add_listener(&mut self, link: LinkId, name: String, loopback: bool) {
-        if self.links.contains_key(&link) {
-            self.counters.unknown_commands += 1;
+        if let Some(key) = self.links.get(&link) {
+            match self.endpoints.get_mut(*key) {
+                // It comes back while connections of its former life go on.
+                Some(endpoint) if endpoint.closing && matches!(endpoint.role, Role::Listener(_)) => {
+                    endpoint.closing = false;
+                }
+                _ => self.counters.unknown_commands += 1,
+            }
             return;
         }
         // Without a certificate nobody is served; a later snapshot may bring it.
@@ -49,6 +55,13 @@ impl Core {
         let endpoint = self.quic.endpoint(Role::Listener(listener), link, server);
         let key = self.endpoints.insert(endpoint);
         self.links.insert(link, key);
+    }
+
+    /// Whether anything is attached to a link: false once the last connection of a removed listener has ended, and
+    /// then its socket can be closed.
+    #[must_use]
+    pub fn has_link(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
     }
 
     /// Connections that live stay until they end.
