@@ -51,6 +51,8 @@ pub(crate) enum Message {
         add: Vec<ListenerSocket>,
         remove: Vec<LinkId>,
     },
+    /// Nobody needs this listener's socket any more.
+    CloseLink(LinkId),
     OpenGateway(Box<GatewayRequest>),
     OpenUdp {
         gateway: u64,

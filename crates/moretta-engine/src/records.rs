@@ -111,6 +111,7 @@ pub(crate) fn refuse_waiting(instance: &Instance, message: Message, reason: &str
         | Message::CloseGateway(_)
         | Message::Rebind { .. }
         | Message::Snapshot { .. }
+        | Message::CloseLink(_)
         | Message::OpenGateway(_)
         | Message::Resolved { .. }
         | Message::Drain { .. }

@@ -1,5 +1,12 @@
 //! The front end `forward`: programs that know nothing of MASQUE use a tunnel.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    reason = "tests look for the one event that they are about"
+)]
 
 mod support;
 

@@ -1,5 +1,12 @@
 //! Starting, configuring, reloading and closing an engine, on real sockets.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    reason = "tests look for the one event that they are about"
+)]
 
 mod support;
 
@@ -8,7 +15,7 @@ use moretta_engine::{Engine, EngineError};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
-use support::{Driven, Gateway, Identity, snapshot};
+use support::{Driven, Echo, Gateway, Identity, snapshot};
 
 fn refused(driven: &mut Driven, document: Value) -> SnapshotRefused {
     driven.submit(document);
@@ -174,15 +181,47 @@ fn a_reload_adds_keeps_and_takes_away_listeners() {
     });
     assert_eq!(addresses[0], gateway.address, "the socket was kept");
     assert!(addresses[1].is_ipv6());
-    let mut document = gateway.snapshot(3);
+}
+
+#[test]
+fn a_listener_that_comes_back_while_connections_live_finds_its_sockets() {
+    let mut gateway = Gateway::start(2);
+    let mut client = gateway.client(1);
+    let mut document = gateway.snapshot(2);
     document["listeners"] = json!([]);
-    assert_eq!(gateway.driven.apply(document), 3);
-    assert_eq!(gateway.driven.apply(gateway.snapshot(4)), 4);
+    gateway.driven.apply(document);
+    gateway.driven.apply(gateway.snapshot(3));
     let back = gateway.driven.wait_for("listening", |event| match event {
         Event::Listening(listening) => Some(listening.addresses[0]),
         _ => None,
     });
-    assert_eq!(back, gateway.address, "an address that comes back finds its sockets");
+    assert_eq!(back, gateway.address);
+    let echo = Echo::start();
+    let tunnel = client.open(echo.address);
+    client.echo(&tunnel, b"old connection");
+    client.connect(&gateway, 2);
+    let tunnel = client.open_through(2, echo.address);
+    client.echo(&tunnel, b"new connection");
+}
+
+#[test]
+fn a_removed_listener_frees_its_port_when_its_last_connection_ends() {
+    let mut gateway = Gateway::start(2);
+    let mut client = gateway.client(1);
+    let echo = Echo::start();
+    let tunnel = client.open(echo.address);
+    let mut document = gateway.snapshot(2);
+    document["listeners"] = json!([]);
+    gateway.driven.apply(document);
+    assert_eq!(client.closed(tunnel.token()).reason, "proxy_reset", "its tunnels end, the connection lives");
+    UdpSocket::bind(gateway.address).unwrap_err();
+    client.driven.submit(json!({"command": "close_gateway", "gateway": 1}));
+    gateway.driven.wait_for_stats("closed links", |stats| stats["gauges"]["links"] == 0);
+    let deadline = Instant::now() + support::PATIENCE;
+    while UdpSocket::bind(gateway.address).is_err() {
+        assert!(Instant::now() < deadline, "the port is still taken");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -1,5 +1,12 @@
 //! Names: one lookup for each open, asked of a server that counts.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    reason = "tests look for the one event that they are about"
+)]
 
 mod support;
 

@@ -1,5 +1,12 @@
 //! Tunnels through a real gateway and a real client over loopback sockets.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    reason = "tests look for the one event that they are about"
+)]
 
 mod support;
 
@@ -369,6 +376,102 @@ fn a_gateway_that_is_not_there_fails_in_time() {
     assert!(started.elapsed() < Duration::from_secs(2));
     client.submit(json!({"command": "open_gateway", "gateway": 1, "origin_or_template": "https://127.0.0.1:9",
         "timeout_seconds": 0.1, "pin_sha256": Identity::new().pin}));
+}
+
+/// A name with addresses of both families finds the gateway at the one that answers.
+#[test]
+fn the_other_family_is_tried_when_the_first_does_not_answer() {
+    let gateway = Gateway::start(1);
+    let mut client = Driven::start(1);
+    client.submit(json!({"generation": 1, "resolver": {"hosts": {"gateway.test": ["::1", "127.0.0.1"]}}}));
+    client.submit(json!({
+        "command": "open_gateway", "gateway": 1, "ca_pem": gateway.identity.certificate, "timeout_seconds": 5,
+        "origin_or_template": format!("https://gateway.test:{}", gateway.address.port()),
+    }));
+    client.submit(json!({"command": "open_udp", "gateway": 1, "tunnel": 1, "host": "127.0.0.1", "port": 9}));
+    client.submit(json!({"command": "open_udp", "gateway": 1, "tunnel": 2, "host": "127.0.0.1", "port": 9}));
+    client.submit(json!({"command": "reset_tunnel", "tunnel": 2}));
+    let connected = client.wait_for("gateway_connected", |event| match event {
+        Event::GatewayConnected(connected) => Some(connected.remote),
+        Event::GatewayFailed(failed) => panic!("{failed:?}"),
+        _ => None,
+    });
+    assert_eq!(connected, gateway.address);
+    client.wait_for("tunnel_opened", |event| match event {
+        Event::TunnelOpened(opened) => Some(assert_eq!(opened.tunnel, 1)),
+        _ => None,
+    });
+    client.wait_for("tunnel_refused", |event| match event {
+        Event::TunnelRefused(refused) => Some(assert_eq!(refused.tunnel, 2)),
+        _ => None,
+    });
+}
+
+#[test]
+fn an_address_where_nothing_listens_fails_at_once() {
+    let (socket, address) = target();
+    drop(socket);
+    let mut client = Driven::start(1);
+    let started = Instant::now();
+    client.submit(json!({
+        "command": "open_gateway", "gateway": 1, "origin_or_template": format!("https://{address}"),
+        "pin_sha256": Identity::new().pin,
+    }));
+    let failed = client.wait_for("gateway_failed", |event| match event {
+        Event::GatewayFailed(failed) => Some(failed.clone()),
+        _ => None,
+    });
+    assert_eq!(failed.reason, "connection_refused");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_gateway_whose_name_does_not_exist_fails_with_the_reason() {
+    let dns = support::dns::Dns::start(&[]);
+    let mut client = Driven::start(1);
+    client.apply(json!({"generation": 1, "resolver": {"nameservers": [dns.address]}}));
+    client.submit(json!({"command": "open_gateway", "gateway": 1, "origin_or_template": "https://no.test"}));
+    let failed = client.wait_for("gateway_failed", |event| match event {
+        Event::GatewayFailed(failed) => Some(failed.clone()),
+        _ => None,
+    });
+    assert_eq!(failed.reason, "nxdomain", "{failed:?}");
+}
+
+#[test]
+fn an_idle_engine_sleeps() {
+    let gateway = Gateway::start(1);
+    let mut client = gateway.client(1);
+    let echo = Echo::start();
+    let tunnel = client.open(echo.address);
+    client.echo(&tunnel, b"awake");
+    let polls = |driven: &Driven| driven.stats()["shell"]["polls"].as_u64().unwrap();
+    let before = (polls(&gateway.driven), polls(&client.driven));
+    // Nothing will come: this waits on the descriptor for the whole time.
+    client.driven.wait_quietly(Duration::from_millis(300));
+    let after = (polls(&gateway.driven), polls(&client.driven));
+    assert!(after.0 - before.0 < 30 && after.1 - before.1 < 30, "{before:?} {after:?}");
+}
+
+/// HG-10: a wildcard listener answers from the address that it was asked at.
+#[test]
+fn a_wildcard_listener_answers_from_the_address_it_was_asked_at() {
+    let gateway = Gateway::start_with(2, |document| {
+        document["listeners"][0]["addresses"] = json!(["0.0.0.0:0"]);
+        document["listeners"][0]["danger_allow_anonymous"] = json!(true);
+    });
+    let mut client = Driven::start(1);
+    for (number, address) in [(1, "127.0.0.1"), (2, "127.0.0.77")] {
+        client.submit(json!({
+            "command": "open_gateway", "gateway": number, "pin_sha256": gateway.identity.pin,
+            "origin_or_template": format!("https://{address}:{}", gateway.address.port()),
+        }));
+        client.wait_for("gateway_connected", |event| match event {
+            Event::GatewayConnected(connected) if connected.gateway == number => Some(()),
+            Event::GatewayFailed(failed) => panic!("{failed:?}"),
+            _ => None,
+        });
+    }
 }
 
 #[test]

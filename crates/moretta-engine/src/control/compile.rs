@@ -84,10 +84,7 @@ fn policy(document: &moretta_proto::policy::PolicyDocument) -> Result<Policy, En
 }
 
 fn rule_path(error: &RuleError) -> String {
-    let mut path = "policy".to_owned();
-    if let Some(index) = error.index {
-        path.push_str(&format!(".rules[{index}]"));
-    }
+    let mut path = error.index.map_or_else(|| "policy".to_owned(), |index| format!("policy.rules[{index}]"));
     if !error.field.is_empty() {
         path.push('.');
         path.push_str(&error.field);

@@ -25,6 +25,8 @@ struct OpenListener {
     configured: SocketAddr,
     link: LinkId,
     group: ReuseportGroup,
+    /// Workers that have no connection of it left, after it was taken away.
+    idle: HashSet<usize>,
 }
 
 /// A group that was opened for a snapshot that is not in force yet.
@@ -73,6 +75,20 @@ impl Snapshots {
         std::mem::replace(&mut self.in_force, snapshot)
     }
 
+    /// Closes a removed listener once no worker has a connection of it left.
+    pub(crate) fn listener_idle(&mut self, instance: &Instance, worker: usize, link: LinkId) {
+        // One that has come back is in force again, whatever was under way.
+        let Some(index) = self.lingering.iter().position(|open| open.link == link) else { return };
+        let Some(open) = self.lingering.get_mut(index) else { return };
+        open.idle.insert(worker);
+        if open.idle.len() == instance.workers.len() {
+            for mailbox in &instance.workers {
+                mailbox.post(Message::CloseLink(link));
+            }
+            self.lingering.remove(index);
+        }
+    }
+
     fn own_addresses(&self) -> OwnAddresses {
         let listening = self.open.iter().chain(&self.lingering).map(|open| open.group.local_address());
         OwnAddresses::new(self.interfaces.iter().copied()).with_sockets(listening)
@@ -119,6 +135,7 @@ impl Snapshots {
                     configured: *address,
                     link: instance.new_link(),
                     group,
+                    idle: HashSet::new(),
                 };
                 new.push(NewListener { open, sockets });
             }
@@ -142,9 +159,10 @@ impl Snapshots {
         let mut add: Vec<Vec<ListenerSocket>> = instance.workers.iter().map(|_| Vec::new()).collect();
         let removed: Vec<OpenListener> = self.open.extract_if(.., |open| !listed(open)).collect();
         let remove: Vec<LinkId> = removed.iter().map(|open| open.link).collect();
-        let returned: Vec<OpenListener> = self.lingering.extract_if(.., |open| listed(open)).collect();
+        let mut returned: Vec<OpenListener> = self.lingering.extract_if(.., |open| listed(open)).collect();
         self.lingering.extend(removed);
-        for open in &returned {
+        for open in &mut returned {
+            open.idle.clear();
             for sockets in &mut add {
                 sockets.push(announce(open, None));
             }

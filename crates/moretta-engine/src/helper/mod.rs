@@ -17,7 +17,7 @@ use crate::error::EngineError;
 use crate::instance::{GatewayPlace, Instance};
 use crate::mailbox::{GatewayRequest, Message};
 use crate::tls::{Trust, client_config};
-use moretta_core::CoreSnapshot;
+use moretta_core::{CoreSnapshot, LinkId};
 use moretta_io::OwnAddresses;
 use moretta_wire::host::Host;
 use names::{Asker, Names};
@@ -52,6 +52,11 @@ pub(crate) enum HelperMessage {
     CancelResolve {
         worker: usize,
         query: u64,
+    },
+    /// The last connection of a removed listener has ended at this worker.
+    ListenerIdle {
+        worker: usize,
+        link: LinkId,
     },
     /// How many questions are held, and answers by kind.
     Stats(std::sync::mpsc::SyncSender<NameStats>),
@@ -152,6 +157,9 @@ impl Helper {
                 }
             }
             HelperMessage::CancelResolve { worker, query } => self.names.cancel(Asker::Worker { worker, query }),
+            HelperMessage::ListenerIdle { worker, link } => {
+                self.snapshots.listener_idle(&self.instance, worker, link);
+            }
             HelperMessage::Stats(answer) => {
                 let stats = NameStats { questions: self.names.len() as u64, answers: self.answers.clone() };
                 // Whoever asked may have given up waiting.
@@ -220,13 +228,7 @@ impl Helper {
                 return self.gateway_failed(plan.gateway, "trust_unusable", &words);
             }
         };
-        // One socket has one family: that of the local address asked for, or of the best address.
-        let v6 = plan.bind.map(|bind| bind.is_ipv6()).or_else(|| addresses.first().map(IpAddr::is_ipv6));
-        let remotes: Vec<SocketAddr> = addresses
-            .iter()
-            .filter(|address| Some(address.is_ipv6()) == v6)
-            .map(|address| SocketAddr::new(*address, plan.port))
-            .collect();
+        let remotes = addresses.iter().map(|address| SocketAddr::new(*address, plan.port)).collect();
         let request = GatewayRequest {
             gateway: plan.gateway,
             remotes,

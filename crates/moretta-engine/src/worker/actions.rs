@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 impl Worker {
     /// Does what the turn said; true if the core was told something that asks for another turn.
     pub(super) fn act(&mut self, now: Now) -> bool {
+        self.shell.fed = false;
         self.send_trains();
         let mut fed = self.send_to_flows(now);
         // Taken out, so that acting can borrow everything; the vector goes back for its memory.
@@ -23,7 +24,7 @@ impl Worker {
             fed |= self.act_on(action, now);
         }
         self.actions = actions;
-        fed
+        fed || self.shell.fed
     }
 
     fn send_trains(&mut self) {

@@ -1,13 +1,13 @@
 //! What other threads ask of a worker.
 
 use super::links::LinkUse;
-use super::{Gateway, KEY_FORWARD, KEY_KIND_SHIFT, Local, LocalEnd, Worker, link_key};
+use super::{KEY_FORWARD, KEY_KIND_SHIFT, Local, LocalEnd, Worker, link_key};
 use crate::document::{self, Event};
 use crate::frontend::{Forward, ForwardRequest};
-use crate::mailbox::{GatewayRequest, ListenerSocket, Message};
-use moretta_core::{Command, FlowKind, GatewayId, Input, LinkId, Now, OpenGateway, OpenUdp, QueryId, TunnelToken};
-use moretta_io::{ErrorKind, Interest, OpenError, SocketOptions, Trigger, UdpSocket};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use crate::helper::HelperMessage;
+use crate::mailbox::{ListenerSocket, Message};
+use moretta_core::{Command, FlowKind, GatewayId, Input, LinkId, Now, OpenUdp, QueryId, TunnelToken};
+use moretta_io::{ErrorKind, Interest, Trigger};
 use std::os::fd::AsFd;
 
 impl Worker {
@@ -43,29 +43,18 @@ impl Worker {
                     self.remove_listener(link, now);
                 }
             }
+            Message::CloseLink(link) => self.shell.links.close(|open| open.id == link),
             Message::OpenGateway(request) => self.open_gateway(*request, now),
             Message::OpenUdp { gateway, queue, host, port, deadline } => {
                 let tunnel = TunnelToken(queue.token());
                 self.shell.locals.insert(tunnel, Local { end: LocalEnd::Application(queue), flow: None });
-                if self.shell.gateways.contains_key(&gateway) {
-                    self.command(
-                        Command::OpenUdp(OpenUdp {
-                            gateway: GatewayId(gateway),
-                            tunnel,
-                            flow_kind: FlowKind::Local { tunnel },
-                            host,
-                            port,
-                            deadline,
-                        }),
-                        now,
-                    );
-                } else {
-                    self.refuse_tunnel(tunnel, "gateway_closed", "the gateway's connection has ended");
-                }
+                let flow_kind = FlowKind::Local { tunnel };
+                let gateway = GatewayId(gateway);
+                self.open_udp(OpenUdp { gateway, tunnel, flow_kind, host, port, deadline }, now);
             }
-            Message::FinishTunnel(tunnel) => self.command(Command::FinishTunnel(TunnelToken(tunnel)), now),
-            Message::ResetTunnel(tunnel) => self.command(Command::ResetTunnel(TunnelToken(tunnel)), now),
-            Message::CloseGateway(gateway) => self.command(Command::CloseGateway(GatewayId(gateway)), now),
+            Message::FinishTunnel(tunnel) => self.end_tunnel(Command::FinishTunnel(TunnelToken(tunnel)), now),
+            Message::ResetTunnel(tunnel) => self.end_tunnel(Command::ResetTunnel(TunnelToken(tunnel)), now),
+            Message::CloseGateway(gateway) => self.close_gateway(gateway, now),
             Message::Rebind { gateway, bind } => self.rebind(gateway, bind, now),
             Message::Forward(request) => self.open_forward(request, now),
             Message::CloseForward(forward) => self.close_forward(forward, "closed", now),
@@ -79,7 +68,6 @@ impl Worker {
             }
             Message::Close => {
                 self.shell.closing = Some(now.instant + super::CLOSE_TIME);
-                self.shell.drained = false;
                 self.command(Command::Close, now);
             }
             Message::Stats(answer) => {
@@ -91,6 +79,7 @@ impl Worker {
 
     pub(super) fn command(&mut self, command: Command, now: Now) {
         self.core.handle(now, Input::Command(command));
+        self.shell.fed = true;
     }
 
     fn add_listener(&mut self, listener: ListenerSocket, now: Now) {
@@ -116,92 +105,16 @@ impl Worker {
         self.command(Command::RemoveListener { link }, now);
     }
 
-    fn open_gateway(&mut self, request: GatewayRequest, now: Now) {
-        let GatewayRequest { gateway, remotes, bind, server_name, tls, template, deadline } = request;
-        let v6 = remotes.first().is_some_and(SocketAddr::is_ipv6);
-        let link = match self.open_client_link(gateway, bind.unwrap_or_else(|| any(v6))) {
-            Ok(link) => link,
-            Err(error) => {
-                let words = format!("{error}: choose another local address, or none");
-                return self.gateway_failed(gateway, "link_failed", &words);
-            }
-        };
-        let known = Gateway { links: vec![link], started: now.instant, handshake: None, pings: Vec::new() };
-        self.shell.gateways.insert(gateway, known);
-        let open = OpenGateway { gateway: GatewayId(gateway), link, remotes, server_name, tls, template, deadline };
-        self.command(Command::OpenGateway(open), now);
-    }
-
-    fn open_client_link(&mut self, gateway: u64, bind: SocketAddr) -> Result<LinkId, OpenError> {
-        let socket = UdpSocket::open_client(bind, &SocketOptions::quic())?;
-        let link = self.shell.instance.new_link();
-        self.shell
-            .poller
-            .register(socket.as_fd(), link_key(link), Interest::Readable, Trigger::Level)
-            .map_err(|kind| OpenError { operation: moretta_io::Operation::Create, kind, address: Some(bind) })?;
-        self.shell.instance.add_own_socket(socket.local_address());
-        self.shell.links.insert(link, LinkUse::Gateway(gateway), socket);
-        Ok(link)
-    }
-
-    /// The connection goes on from a new socket; the one before it stays open for packets on their way, the one before
-    /// that closes.
-    fn rebind(&mut self, gateway: u64, bind: Option<IpAddr>, now: Now) {
-        let Some(known) = self.shell.gateways.get(&gateway) else { return };
-        let Some(latest) = known.links.last().copied() else { return };
-        let Some(v6) = self.shell.links.get_mut(latest).map(|link| link.socket.local_address().is_ipv6()) else {
-            return;
-        };
-        let bind = bind.map_or_else(|| any(v6), |address| SocketAddr::new(address, 0));
-        // Without a new socket the connection stays where it is.
-        let Ok(link) = self.open_client_link(gateway, bind) else { return };
-        let Some(known) = self.shell.gateways.get_mut(&gateway) else { return };
-        known.links.push(link);
-        let oldest = (known.links.len() > 2).then(|| known.links.remove(0));
-        self.command(Command::Rebind { gateway: GatewayId(gateway), link }, now);
-        if let Some(oldest) = oldest {
-            let detail = "replaced by a newer socket".to_owned();
-            self.core.handle(now, Input::LinkError { link: oldest, detail });
-            let instance = &self.shell.instance;
-            self.shell.links.close(|link| {
-                let over = link.id == oldest;
-                if over {
-                    instance.remove_own_socket(link.socket.local_address());
+    /// Tells the helper about removed listeners whose last connection has ended.
+    pub(super) fn report_idle_listeners(&mut self) {
+        let shell = &mut self.shell;
+        for link in shell.links.removed() {
+            if !self.core.has_link(link.id) {
+                let message = HelperMessage::ListenerIdle { worker: shell.index, link: link.id };
+                // A full inbox: told after the next turn.
+                if shell.instance.helper.try_send(message).is_ok() {
+                    link.usage = LinkUse::IdleListener;
                 }
-                over
-            });
-        }
-    }
-
-    fn ping(&mut self, gateway: u64, ping: u64, now: Now) {
-        let path = self.core.gateway_path(GatewayId(gateway));
-        let known = self.shell.gateways.get_mut(&gateway).filter(|known| known.handshake.is_some());
-        if let (Some(known), Some(path)) = (known, path) {
-            known.pings.push((ping, path.acknowledgements));
-            self.shell.pings += 1;
-            self.command(Command::Ping(GatewayId(gateway)), now);
-        } else {
-            let failed = document::PongFailed { gateway, ping, reason: "gateway_not_connected".into() };
-            self.shell.instance.border.push(Event::PongFailed(failed));
-        }
-    }
-
-    /// Answers pings whose packet has been acknowledged.
-    pub(super) fn answer_pings(&mut self) {
-        if self.shell.pings == 0 {
-            return;
-        }
-        for (id, known) in &mut self.shell.gateways {
-            let Some(path) = self.core.gateway_path(GatewayId(*id)) else { continue };
-            let handshake = known.handshake.unwrap_or_default();
-            for (ping, _) in known.pings.extract_if(.., |(_, before)| path.acknowledgements > *before) {
-                self.shell.pings -= 1;
-                self.shell.instance.border.push(Event::Pong(document::Pong {
-                    gateway: *id,
-                    ping,
-                    round_trip_seconds: path.round_trip.as_secs_f64(),
-                    handshake_seconds: handshake.as_secs_f64(),
-                }));
             }
         }
     }
@@ -271,9 +184,4 @@ impl Worker {
             }
         }
     }
-}
-
-fn any(v6: bool) -> SocketAddr {
-    let ip = if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-    SocketAddr::new(ip, 0)
 }

@@ -9,6 +9,8 @@ pub(super) enum LinkUse {
     Listener,
     /// The listener was taken away; its connections live until they end.
     RemovedListener,
+    /// The last of them has ended, and the helper was told.
+    IdleListener,
     Gateway(u64),
 }
 
@@ -38,6 +40,11 @@ impl Links {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Link> {
         self.links.iter_mut()
+    }
+
+    /// Removed listeners whose connections may have ended.
+    pub(super) fn removed(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.links.iter_mut().filter(|link| link.usage == LinkUse::RemovedListener)
     }
 
     pub(super) fn any_readable(&self) -> bool {

@@ -6,6 +6,7 @@
 
 mod actions;
 mod flows;
+mod gateways;
 mod inbox;
 mod links;
 mod receive;
@@ -25,6 +26,7 @@ use moretta_io::{
     set_timer_slack,
 };
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -55,6 +57,12 @@ struct Gateway {
     handshake: Option<Duration>,
     /// Pings that were sent, each with the acknowledgements before it.
     pings: Vec<(u64, u64)>,
+    /// What is left to try; None when the last attempt is under way, or one has succeeded.
+    attempts: Option<gateways::Attempts>,
+    /// The address of the attempt under way, if there is but one.
+    only_remote: Option<SocketAddr>,
+    /// It said that nothing listens there.
+    refused: bool,
 }
 
 /// A client tunnel as its worker knows it.
@@ -97,6 +105,8 @@ pub(crate) struct Shell {
     draining: bool,
     closing: Option<Instant>,
     drained: bool,
+    /// The core was given a command since the last look.
+    fed: bool,
 }
 
 /// One worker.
@@ -152,6 +162,7 @@ impl Worker {
             draining: false,
             closing: None,
             drained: false,
+            fed: false,
         };
         Ok(Self {
             core,
@@ -174,6 +185,7 @@ impl Worker {
             let wake = self.core.turn(now, &mut self.outputs);
             let fed = self.act(now);
             self.answer_pings();
+            self.report_idle_listeners();
             if self.is_over(now.instant) || !self.wait(wake, fed) {
                 break;
             }

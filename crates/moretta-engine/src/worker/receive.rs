@@ -1,13 +1,12 @@
 //! What arrives: packets on links, datagrams on flows and at front ends.
 
 use super::flows::FlowEnd;
-use super::links::LinkUse;
 use super::{
     FLOW_MESSAGES, KEY_FLOW, KEY_FORWARD, KEY_GENERATION_BITS, KEY_KIND_SHIFT, KEY_LINK, KEY_WAKE, LINK_TRAINS, Worker,
 };
 use crate::frontend::Arrival;
-use moretta_core::{Command, FlowError, FlowId, FlowKind, Input, LinkId, Now, OpenUdp, Train};
-use moretta_io::{ErrorKind, PollEvent, UdpSocket};
+use moretta_core::{FlowError, FlowId, FlowKind, Input, LinkId, Now, OpenUdp, Train};
+use moretta_io::ErrorKind;
 use std::time::Duration;
 
 /// Receive calls on one link in one round: others must get their turn.
@@ -24,13 +23,21 @@ const RING_TRAINS_PER_ROUND: usize = 256;
 impl Worker {
     /// Notes what the poller found.
     pub(super) fn polled(&mut self) {
-        let mut flow_errors = Vec::new();
+        let (mut flow_errors, mut link_errors) = (Vec::new(), Vec::new());
         for event in self.events.iter() {
             match event.key >> KEY_KIND_SHIFT {
                 KEY_WAKE => {
                     self.shell.mailbox.wake_fd().drain();
                 }
-                KEY_LINK => self.shell.link_event(LinkId(event.key as u32), event),
+                KEY_LINK => {
+                    let id = LinkId(event.key as u32);
+                    if let Some(link) = self.shell.links.get_mut(id) {
+                        link.readable |= event.readable;
+                        if event.error {
+                            link_errors.push(id);
+                        }
+                    }
+                }
                 KEY_FLOW => {
                     if let Some(flow) = self.shell.flow_of_key(event.key) {
                         if event.error {
@@ -45,10 +52,16 @@ impl Worker {
                 _ => {}
             }
         }
-        if !flow_errors.is_empty() {
-            let now = super::now();
-            for flow in flow_errors {
-                self.take_flow_errors(flow, now);
+        if flow_errors.is_empty() && link_errors.is_empty() {
+            return;
+        }
+        let now = super::now();
+        for flow in flow_errors {
+            self.take_flow_errors(flow, now);
+        }
+        for link in link_errors {
+            while let Some(error) = self.shell.links.get_mut(link).and_then(|link| link.socket.take_error()) {
+                self.link_reported(link, &error, now);
             }
         }
     }
@@ -183,16 +196,16 @@ impl Worker {
             Arrival::Open(tunnel) => {
                 let request = &forward.request;
                 let local = super::Local { end: super::LocalEnd::Peer { forward: request.forward }, flow: None };
-                let command = Command::OpenUdp(OpenUdp {
+                let open = OpenUdp {
                     gateway: moretta_core::GatewayId(request.gateway),
                     tunnel,
                     flow_kind: FlowKind::Local { tunnel },
                     host: request.host.clone(),
                     port: request.port,
                     deadline: now.instant + PEER_OPEN_TIME,
-                });
+                };
                 self.shell.locals.insert(tunnel, local);
-                self.core.handle(now, Input::Command(command));
+                self.open_udp(open, now);
             }
             Arrival::Kept => {}
         }
@@ -200,25 +213,11 @@ impl Worker {
 }
 
 impl super::Shell {
-    fn link_event(&mut self, id: LinkId, event: PollEvent) {
-        let Some(link) = self.links.get_mut(id) else { return };
-        link.readable |= event.readable;
-        if event.error {
-            // What ICMP says about a QUIC path proves nothing (RFC 9000 section 14.2.1): counted, not believed.
-            drain_errors(&mut link.socket);
-        }
-        debug_assert!(link.usage != LinkUse::Listener || link.socket.remote_address().is_none());
-    }
-
     fn flow_of_key(&mut self, key: u64) -> Option<FlowId> {
         let generation = (key >> 32) as u32 & ((1 << KEY_GENERATION_BITS) - 1);
         let current = self.flows.current(key as u32)?;
         (current.generation & ((1 << KEY_GENERATION_BITS) - 1) == generation).then_some(current)
     }
-}
-
-fn drain_errors(socket: &mut UdpSocket) {
-    while socket.take_error().is_some() {}
 }
 
 /// What the kernel said, in the words of the core (C-19).

@@ -16,6 +16,7 @@ impl Worker {
                 let Some(known) = self.shell.gateways.get_mut(&gateway) else { return };
                 let handshake = now.instant.saturating_duration_since(known.started);
                 known.handshake = Some(handshake);
+                self.release_held(gateway, now);
                 self.push(Event::GatewayConnected(document::GatewayConnected {
                     gateway,
                     remote,
@@ -24,7 +25,17 @@ impl Worker {
                 }));
             }
             CoreEvent::GatewayFailed { gateway: GatewayId(gateway), failure } => {
-                self.gateway_failed(gateway, failure.code(), &sentence(&failure));
+                if self.try_again(gateway, now) {
+                    return;
+                }
+                let refused = self.shell.gateways.get(&gateway).is_some_and(|known| known.refused);
+                if refused {
+                    let words = "nothing listens at the gateway's address: check address and port";
+                    self.gateway_failed(gateway, "connection_refused", words);
+                } else {
+                    self.gateway_failed(gateway, failure.code(), &sentence(&failure));
+                }
+                self.close_forwards_of(gateway, now);
             }
             CoreEvent::GatewayClosed { gateway: GatewayId(gateway), failure } => {
                 self.gateway_gone(gateway, now);
@@ -61,34 +72,6 @@ impl Worker {
 
     fn push(&self, event: Event) {
         self.shell.instance.border.push(event);
-    }
-
-    /// A gateway that never connected.
-    pub(super) fn gateway_failed(&mut self, gateway: u64, reason: &str, error: &str) {
-        self.shell.forget_gateway(gateway);
-        lock(&self.shell.instance.registry).gateways.remove(&gateway);
-        self.push(Event::GatewayFailed(document::GatewayFailed {
-            gateway,
-            reason: reason.to_owned(),
-            error: error.to_owned(),
-        }));
-        // There will be no `gateway_closed`.
-        self.shell.instance.border.release(1);
-    }
-
-    fn gateway_gone(&mut self, gateway: u64, now: Now) {
-        self.shell.forget_gateway(gateway);
-        lock(&self.shell.instance.registry).gateways.remove(&gateway);
-        let forwards: Vec<u64> = self
-            .shell
-            .forwards
-            .iter()
-            .filter(|forward| forward.request.gateway == gateway)
-            .map(|forward| forward.request.forward)
-            .collect();
-        for forward in forwards {
-            self.close_forward(forward, "gateway_closed", now);
-        }
     }
 
     fn tunnel_opened(&mut self, tunnel: TunnelToken, flow: moretta_core::FlowId, max: usize, now: Now) {
@@ -138,12 +121,18 @@ impl Worker {
     }
 
     /// A tunnel that the core never heard of.
-    pub(super) fn refuse_tunnel(&mut self, tunnel: TunnelToken, reason: &str, error: &str) {
-        if let Some(local) = self.shell.locals.remove(&tunnel)
-            && let LocalEnd::Application(queue) = local.end
-        {
-            queue.set_state(TunnelState::Closed);
-            self.refused(tunnel, None, None, reason, error);
+    pub(super) fn refuse_tunnel(&mut self, tunnel: TunnelToken, reason: &str, error: &str, now: Now) {
+        let Some(local) = self.shell.locals.remove(&tunnel) else { return };
+        match local.end {
+            LocalEnd::Application(queue) => {
+                queue.set_state(TunnelState::Closed);
+                self.refused(tunnel, None, None, reason, error);
+            }
+            LocalEnd::Peer { forward } => {
+                if let Some(forward) = self.shell.forwards.iter_mut().find(|open| open.request.forward == forward) {
+                    forward.refused(tunnel, now.instant);
+                }
+            }
         }
     }
 

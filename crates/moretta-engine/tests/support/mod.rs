@@ -1,9 +1,18 @@
 //! A gateway and a client on loopback, driven as the package drives them: documents in, events out, one descriptor.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test support")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::must_use_candidate,
+    clippy::new_without_default,
+    reason = "test support looks for the one event that a test is about"
+)]
 
 pub mod dns;
 
+use base64::Engine as _;
 use moretta_engine::document::Event;
 use moretta_engine::{Engine, EngineError, SendOutcome, TunnelQueue};
 use moretta_io::{Events, Interest, Poller, Trigger};
@@ -32,7 +41,6 @@ impl Identity {
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let spki = rcgen::PublicKeyData::subject_public_key_info(&made.signing_key);
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spki);
-        use base64::Engine as _;
         Self {
             certificate: made.cert.pem(),
             key: made.signing_key.serialize_pem(),
@@ -88,6 +96,14 @@ impl Driven {
         self.poller.wait(&mut self.events, Some(timeout)).unwrap();
         self.read();
         !self.events.is_empty()
+    }
+
+    /// Waits for `time` unless something is told.
+    pub fn wait_quietly(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            self.wait(deadline);
+        }
     }
 
     fn read(&mut self) {
@@ -292,7 +308,7 @@ impl Echo {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let mut buffer = [0; 65_536];
+            let mut buffer = vec![0; 65_536];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 if stopped.load(Ordering::SeqCst) {
                     return;
