@@ -424,8 +424,9 @@ impl UdpSocket {
     /// The next error that the kernel attributes to a datagram sent from this socket: call it until `None` when the
     /// poller reports an error condition. Never an error of a send call itself, which that call returned.
     pub fn take_error(&mut self) -> Option<ReportedError> {
-        // Bounded: what this host said itself was counted when it was sent and is skipped here.
-        for _ in 0..256 {
+        // What this host said itself was counted when it was sent and is skipped here. The queue shares the receive
+        // buffer, which holds fewer entries than this bound.
+        for _ in 0..65_536 {
             let Some((error, remote)) = control::take_queued_error(self.as_raw_fd()) else { break };
             if error.local {
                 continue;
