@@ -96,7 +96,7 @@ fn tunnels_survive_a_blackout() {
     }
 }
 
-/// Names are resolved by the proxy; each way to fail is told, and none costs the connection.
+/// UDP-65: names are resolved by the proxy; each way to fail is told, and none costs the connection.
 #[test]
 fn names_resolve_fail_and_take_their_time() {
     let mut small = Small::new(seed(52), &LinkModel::default(), &GatewaySpec::new(address(GATEWAY)));

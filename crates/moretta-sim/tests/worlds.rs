@@ -30,7 +30,7 @@ fn rough_run(seed: u64) -> Small {
     small
 }
 
-/// UDP-1…: payloads come out whole, once, and only where they belong, whatever the path does.
+/// UDP-35, UDP-36: payloads come out whole, once, and only where they belong, whatever the path does.
 #[test]
 fn data_crosses_a_bad_path_both_ways_whole_once_and_in_its_own_tunnel() {
     let mut small = rough_run(seed(1));
@@ -138,7 +138,7 @@ fn a_path_that_shrinks_is_noticed_and_the_tunnel_lives() {
     assert_eq!(got, 10);
 }
 
-/// A client that ends its side gets everything that was under way before; then the tunnel is over on both sides.
+/// UDP-45: the tunnel is over on both sides, its socket is closed, and the connection is as good as before.
 #[test]
 fn finishing_a_tunnel_ends_it_in_good_order_and_frees_its_socket() {
     let seed = seed(5);
