@@ -15,7 +15,7 @@ BELOW = {
     "moretta-io": set(),
     "moretta-engine": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core", "moretta-io"},
     "moretta-py": {"moretta-wire", "moretta-proto", "moretta-engine"},
-    "moretta-sim": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core"},
+    "moretta-sim": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core", "moretta-io"},
     "moretta-fuzz": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core"},
 }
 
