@@ -172,3 +172,6 @@ impl Notify for Mailbox {
         self.signal();
     }
 }
+
+#[cfg(test)]
+mod tests;
