@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -52,7 +51,7 @@ class Report:
 
     def table(self) -> Table:
         """The report for a terminal."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         table.add_column("")
         for heading in ("what", "through", "result"):
             table.add_column(heading, overflow="fold")

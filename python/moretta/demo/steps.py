@@ -81,9 +81,9 @@ async def http3_download(
     first = Step(
         name="http3",
         held=same,
-        what=f"{facts.body_bytes // MIB} MiB by HTTP/3, aioquic at both ends",
-        through="a tunnel",
-        result=f"SHA-256 {download.sha256[:8]}… is the origin's" if same else _difference(download, facts),
+        what=f"{facts.body_bytes // MIB} MiB, HTTP/3 (aioquic)",
+        through="one tunnel",
+        result=f"SHA-256 {download.sha256[:6]}… equal" if same else _difference(download, facts),
         throughput=f"{rate / MIB:.1f} MiB/s",
         facts={
             "bytes": download.body_bytes,
@@ -95,8 +95,8 @@ async def http3_download(
     second = Step(
         name="address_change",
         held=same and moved,
-        what=f"the client moves to {OTHER_LOOPBACK} halfway",
-        through="the same tunnel",
+        what=f"client to {OTHER_LOOPBACK}",
+        through="same tunnel",
         result=_went_on(download, same=same, moved=moved),
         facts={"address": OTHER_LOOPBACK, "longest_pause_seconds": round(download.longest_pause_seconds, 4)},
     )
@@ -113,8 +113,8 @@ def _difference(download: http3.Download, facts: others.Facts) -> str:
 
 def _went_on(download: http3.Download, *, same: bool, moved: bool) -> str:
     if not moved:
-        return "the gateway saw no change of address"
-    return f"it went on, longest pause {download.longest_pause_seconds * 1000:.0f} ms" if same else "it did not survive"
+        return "gateway saw no change of address"
+    return f"went on after {download.longest_pause_seconds * 1000:.0f} ms" if same else "did not survive"
 
 
 async def resolve_names(gateway: Gateway, facts: others.Facts, on_progress: OnProgress) -> Step:
@@ -128,9 +128,9 @@ async def resolve_names(gateway: Gateway, facts: others.Facts, on_progress: OnPr
     return Step(
         name="dns",
         held=not wrong,
-        what=f"{len(expected)} names by dnspython from dnslib",
+        what=f"{len(expected)} names (dnspython)",
         through=f"{len(expected)} tunnels",
-        result="every answer is the zone's" if not wrong else f"{len(wrong)} differ: {wrong[0]}",
+        result="as in the zone" if not wrong else f"{len(wrong)} differ: {wrong[0]}",
         throughput=f"{len(expected) / seconds:.0f} names/s",
         facts={"names": len(expected), "wrong": len(wrong), "seconds": round(seconds, 3)},
     )
@@ -138,8 +138,8 @@ async def resolve_names(gateway: Gateway, facts: others.Facts, on_progress: OnPr
 
 async def refused_target(gateway: Gateway, host: str, port: int) -> Step:
     """Ask for a target that the policy does not allow; held means refused, with a reason."""
-    what = f"a tunnel to {host}:{port}"
-    through = "the policy"
+    what = f"reach {host}:{port}"
+    through = "policy"
     try:
         async with asyncio.timeout(STEP_SECONDS):
             tunnel = await gateway.open_udp(host, port)
@@ -149,7 +149,7 @@ async def refused_target(gateway: Gateway, host: str, port: int) -> Step:
             held=refusal.status == FORBIDDEN,
             what=what,
             through=through,
-            result=f"refused, {refusal.status} {refusal.code.replace('_', ' ')}",
+            result=f"{refusal.status} {refusal.code.replace('_', ' ')}",
             facts={
                 "target": f"{host}:{port}",
                 "status": refusal.status,
