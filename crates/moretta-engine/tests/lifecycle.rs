@@ -227,6 +227,8 @@ fn a_removed_listener_frees_its_port_when_its_last_connection_ends() {
 #[test]
 fn a_drain_with_nothing_to_wait_for_is_told_at_once() {
     let mut gateway = Gateway::start(2);
-    gateway.driven.submit(json!({"command": "drain", "deadline_seconds": 30}));
-    gateway.driven.wait_for("drained", |event| matches!(event, Event::Drained(_)).then_some(()));
+    for _ in 0..2 {
+        gateway.driven.submit(json!({"command": "drain", "deadline_seconds": 30}));
+        gateway.driven.wait_for("drained", |event| matches!(event, Event::Drained(_)).then_some(()));
+    }
 }

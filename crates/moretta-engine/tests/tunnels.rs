@@ -474,6 +474,45 @@ fn a_wildcard_listener_answers_from_the_address_it_was_asked_at() {
     }
 }
 
+/// Room that was reserved for events comes back, whatever became of what it was reserved for.
+#[test]
+fn reserved_room_comes_back() {
+    let mut gateway = Gateway::start(1);
+    let mut client = gateway.client(1);
+    let echo = Echo::start();
+    let tunnel = client.open(echo.address);
+    let refused = client.ask("9.9.9.9", 53);
+    client.refused(refused);
+    client.driven.submit(json!({"command": "ping", "gateway": 1, "ping": 1}));
+    client.driven.wait_for("pong", |event| matches!(event, Event::Pong(_)).then_some(()));
+    client.driven.submit(json!({"command": "finish_tunnel", "tunnel": tunnel.token()}));
+    client.closed(tunnel.token());
+    for (number, bind) in [(1, "127.0.0.1:0"), (2, "192.0.2.1:1")] {
+        client.driven.submit(json!({
+            "command": "forward", "forward": number, "gateway": 1, "bind": bind, "host": "127.0.0.1", "port": 9,
+        }));
+    }
+    client.driven.wait_for("forward_failed", |event| matches!(event, Event::ForwardFailed(_)).then_some(()));
+    client.driven.wait_for("forwarding", |event| matches!(event, Event::Forwarding(_)).then_some(()));
+    client.driven.submit(json!({"command": "close_forward", "forward": 1}));
+    client.driven.wait_for("forward_closed", |event| matches!(event, Event::ForwardClosed(_)).then_some(()));
+    client.driven.submit(json!({"command": "close_gateway", "gateway": 1}));
+    client.driven.wait_for("gateway_closed", |event| matches!(event, Event::GatewayClosed(_)).then_some(()));
+    client.driven.submit(json!({"command": "open_gateway", "gateway": 2, "origin_or_template": "https://127.0.0.1:9",
+        "timeout_seconds": 1, "pin_sha256": Identity::new().pin}));
+    client.driven.wait_for("gateway_failed", |event| matches!(event, Event::GatewayFailed(_)).then_some(()));
+    closed_record(&mut gateway);
+    let mut broken = gateway.snapshot(2);
+    broken["proxy_name"] = json!("");
+    gateway.driven.submit(broken);
+    gateway.driven.wait_for("snapshot_refused", |event| matches!(event, Event::SnapshotRefused(_)).then_some(()));
+    gateway.driven.apply(gateway.snapshot(3));
+    for driven in [&mut client.driven, &mut gateway.driven] {
+        driven.wait_quietly(Duration::from_millis(1));
+        driven.wait_for_stats("empty border", |stats| stats["border"]["events_reserved"] == 0);
+    }
+}
+
 #[test]
 fn a_ping_measures_the_way_to_the_gateway() {
     let gateway = Gateway::start(1);

@@ -191,7 +191,7 @@ impl Snapshots {
                 })
                 .collect();
             let event = document::Listening { listener: listener.name.clone(), addresses };
-            instance.border.push_reserved(Event::Listening(event));
+            instance.border.push(Event::Listening(event));
         }
         let applied = document::SnapshotApplied { generation: document.generation };
         instance.border.push(Event::SnapshotApplied(applied));

@@ -176,12 +176,16 @@ impl Helper {
                 self.names.configure(snapshot.resolver.clone());
                 self.retired.push(before);
             }
-            Err(error) => self.instance.border.push(Event::SnapshotRefused(document::SnapshotRefused {
-                generation,
-                path: error.path().to_owned(),
-                error: error.to_string(),
-                code: error.code().to_owned(),
-            })),
+            Err(error) => {
+                self.instance.border.push(Event::SnapshotRefused(document::SnapshotRefused {
+                    generation,
+                    path: error.path().to_owned(),
+                    error: error.to_string(),
+                    code: error.code().to_owned(),
+                }));
+                // There will be no `listening`.
+                self.instance.border.release(snapshot.listeners.len());
+            }
         }
     }
 

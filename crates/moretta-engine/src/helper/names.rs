@@ -149,7 +149,8 @@ impl Names {
             let resolver = self.resolver.clone();
             let timeout = Duration::from_secs_f64(self.settings.timeout_seconds);
             let handle = self.tasks.spawn(async move {
-                let Some(resolver) = resolver else { return Err(ResolveError::Timeout) };
+                // This system names no server.
+                let Some(resolver) = resolver else { return Err(SERVER_FAILED) };
                 let lookup = lookup(&resolver, &question.name);
                 tokio::time::timeout(timeout, lookup).await.unwrap_or(Err(ResolveError::Timeout))
             });

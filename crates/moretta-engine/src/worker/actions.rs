@@ -128,6 +128,10 @@ impl Worker {
             self.shell.counters.own_socket_targets += 1;
             return Err(OpenError::Own);
         }
+        // connect() would reach this host instead.
+        if target.ip().is_unspecified() {
+            return Err(OpenError::NoRoute);
+        }
         let socket = UdpSocket::open_connected(target, None, &SocketOptions::target())
             .map_err(|error| open_error(error.kind))?;
         if socket.local_address() == target {

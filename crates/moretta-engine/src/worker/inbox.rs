@@ -63,8 +63,13 @@ impl Worker {
                 self.core.handle(now, Input::Resolved { query: QueryId(query), result });
             }
             Message::Drain { deadline } => {
-                self.shell.draining = true;
-                self.command(Command::Drain { deadline }, now);
+                if self.shell.drained {
+                    // A drain that ended leaves nothing behind that another one could wait for.
+                    self.shell.instance.worker_drained();
+                } else {
+                    self.shell.draining = true;
+                    self.command(Command::Drain { deadline }, now);
+                }
             }
             Message::Close => {
                 self.shell.closing = Some(now.instant + super::CLOSE_TIME);
