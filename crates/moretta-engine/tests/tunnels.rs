@@ -439,6 +439,32 @@ fn a_gateway_whose_name_does_not_exist_fails_with_the_reason() {
 }
 
 #[test]
+fn gateway_and_target_may_be_reached_by_ipv6() {
+    let gateway = Gateway::start_with(2, |document| document["listeners"][0]["addresses"] = json!(["[::1]:0"]));
+    let mut client = Client::start();
+    client.driven.submit(json!({
+        "command": "open_gateway", "gateway": 1, "pin_sha256": gateway.identity.pin,
+        "origin_or_template": format!("https://{}", gateway.address),
+    }));
+    let echo = Echo::start_at("[::1]:0");
+    let tunnel = client.open(echo.address);
+    client.echo(&tunnel, b"six");
+}
+
+/// A listener that others can reach serves nobody without an identity, unless its setting says so.
+#[test]
+fn an_anonymous_client_is_refused_where_the_listener_is_not_on_loopback() {
+    let gateway = Gateway::start_with(1, |document| document["listeners"][0]["addresses"] = json!(["0.0.0.0:0"]));
+    let mut client = Client::start();
+    client.driven.submit(json!({
+        "command": "open_gateway", "gateway": 1, "pin_sha256": gateway.identity.pin,
+        "origin_or_template": format!("https://127.0.0.1:{}", gateway.address.port()),
+    }));
+    let tunnel = client.ask("127.0.0.1", 9);
+    assert_eq!(client.refused(tunnel).status, Some(401));
+}
+
+#[test]
 fn an_idle_engine_sleeps() {
     let gateway = Gateway::start(1);
     let mut client = gateway.client(1);

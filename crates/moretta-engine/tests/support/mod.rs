@@ -213,6 +213,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// Connected to nothing.
+    pub fn start() -> Self {
+        Self { driven: Driven::start(1), next: 1 }
+    }
+
     pub fn connect(&mut self, gateway: &Gateway, number: u64) {
         self.driven.submit(json!({
             "command": "open_gateway", "gateway": number,
@@ -303,7 +308,11 @@ pub struct Echo {
 
 impl Echo {
     pub fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0")
+    }
+
+    pub fn start_at(bind: &str) -> Self {
+        let socket = UdpSocket::bind(bind).unwrap();
         let address = socket.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -324,7 +333,7 @@ impl Echo {
 impl Drop for Echo {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        let waker = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let waker = UdpSocket::bind((self.address.ip(), 0)).unwrap();
         waker.send_to(b"", self.address).unwrap();
         self.thread.take().unwrap().join().unwrap();
     }
