@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -57,10 +59,27 @@ async def gateway(proxy: testing.RunningGateway) -> AsyncIterator[moretta.Gatewa
         yield connected
 
 
+def engine_threads() -> list[str]:
+    """Return the names of the engine's threads in this process."""
+    names = (path.joinpath("comm").read_text().strip() for path in Path("/proc/self/task").iterdir())
+    return sorted(name for name in names if name.startswith("moretta"))
+
+
+#: The threads of one engine with one worker.
+ONE_ENGINE = ["moretta-0", "moretta-helper"]
+
+
+def wait_for_engine_threads(expected: list[str]) -> None:
+    """Spin until these are the engine's threads.
+
+    A thread gives itself its name a moment after it started, and the kernel lists it for a moment after it was joined.
+    """
+    while engine_threads() != expected:
+        pass
+
+
 async def no_tunnels(proxy: testing.RunningGateway) -> None:
     """Wait until the gateway has no tunnel left; the test's timeout bounds it."""
-    import asyncio
-
     while proxy.server.stats()["tunnels"]["open"]:
         # The gateway answers questions at its own pace: let it and the loop run.
         await asyncio.to_thread(threading.Event().wait, 0.005)

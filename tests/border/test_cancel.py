@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 import moretta
 from moretta import testing
 
-from .conftest import Echo, no_tunnels
+from .conftest import ONE_ENGINE, Echo, no_tunnels, wait_for_engine_threads
 
 #: No operation here takes more turns of the loop than this before it waits for the network.
 TURNS = 8
@@ -78,18 +77,14 @@ async def test_an_open_that_is_cancelled_as_its_answer_arrives_leaves_no_tunnel(
 
 @pytest.mark.parametrize("turns", range(TURNS))
 async def test_a_cancelled_connect_leaves_no_thread(proxy: testing.RunningGateway, turns: int) -> None:
-    def threads() -> list[str]:
-        names = (path.joinpath("comm").read_text().strip() for path in Path("/proc/self/task").iterdir())
-        return sorted(name for name in names if name.startswith("moretta"))
-
-    before = threads()
+    wait_for_engine_threads(ONE_ENGINE)
 
     async def connect() -> None:
         async with proxy.connect():
             pass
 
     await cancelled_after(turns, connect)
-    assert threads() == before
+    wait_for_engine_threads(ONE_ENGINE)
 
 
 async def test_a_cancelled_recv_loses_no_datagram(gateway: moretta.Gateway, echo: Echo) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import threading
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -14,21 +13,17 @@ import moretta
 from moretta import _engine, engine, testing
 from moretta.errors import EngineClosed, GatewayClosed, TunnelClosed
 
-from .conftest import Echo
-
-
-def threads_of_this_process() -> int:
-    return sum(1 for _ in Path("/proc/self/task").iterdir())
+from .conftest import ONE_ENGINE, Echo, wait_for_engine_threads
 
 
 def test_a_closed_native_engine_refuses_and_has_no_threads() -> None:
-    before = threads_of_this_process()
+    wait_for_engine_threads([])
     native = _engine.Engine(b'{"version": 1, "workers": 2}')
-    assert threads_of_this_process() > before
+    wait_for_engine_threads(["moretta-0", "moretta-1", "moretta-helper"])
     native.close()
     native.close()
     assert native.closed
-    assert threads_of_this_process() == before
+    wait_for_engine_threads([])
     with pytest.raises(EngineClosed):
         native.submit(b'{"version": 1, "command": "drain", "deadline_seconds": 1.0}')
     with pytest.raises(EngineClosed):
@@ -37,11 +32,12 @@ def test_a_closed_native_engine_refuses_and_has_no_threads() -> None:
 
 
 def test_an_engine_is_closed_when_it_is_forgotten() -> None:
-    before = threads_of_this_process()
+    wait_for_engine_threads([])
     native = _engine.Engine(b'{"version": 1, "workers": 1}')
+    wait_for_engine_threads(ONE_ENGINE)
     del native
     gc.collect()
-    assert threads_of_this_process() == before
+    wait_for_engine_threads([])
 
 
 def test_many_threads_may_close_at_once() -> None:
@@ -68,7 +64,7 @@ async def test_an_attached_engine_closes_once_also_when_the_first_closing_is_can
 
 
 async def test_an_engine_that_nobody_closes_warns_and_is_closed() -> None:
-    before = threads_of_this_process()
+    wait_for_engine_threads([])
 
     def forget() -> None:
         engine.Engine(workers=1)
@@ -76,7 +72,7 @@ async def test_an_engine_that_nobody_closes_warns_and_is_closed() -> None:
 
     with pytest.warns(ResourceWarning, match="unclosed"):
         forget()
-    assert threads_of_this_process() == before
+    wait_for_engine_threads([])
 
 
 async def test_closing_a_gateway_twice_ends_its_tunnels_once(proxy: testing.RunningGateway, echo: Echo) -> None:

@@ -57,4 +57,6 @@ async def test_many_gateways_leave_nothing(proxy: testing.RunningGateway) -> Non
     for _ in range(10):
         async with proxy.connect() as gateway:
             await gateway.ping()
-    assert descriptors() == before
+    # The thread that joined the last engine's threads lets go of it a moment after it said so.
+    while descriptors() > before:  # noqa: ASYNC110 -- the system is what is asked
+        await asyncio.sleep(0)
