@@ -95,6 +95,8 @@ pub(crate) struct Connection {
     pub(crate) drain: DrainStage,
     /// When the second GOAWAY follows the first.
     pub(crate) second_goaway_at: Option<Instant>,
+    /// When a handshake is given up; once the connection is over, when it is forgotten at the latest.
+    pub(crate) give_up_at: Option<Instant>,
 }
 
 /// What a connection begins with.
@@ -108,11 +110,12 @@ pub(crate) struct Parts {
     pub(crate) timer: TimerId,
     /// Bytes of unfinished capsules that its tunnels may hold together.
     pub(crate) capsule_bytes: usize,
+    pub(crate) give_up_at: Option<Instant>,
 }
 
 impl Connection {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { key, endpoint, handle, quic, http, end, timer, capsule_bytes } = parts;
+        let Parts { key, endpoint, handle, quic, http, end, timer, capsule_bytes, give_up_at } = parts;
         Self {
             key,
             endpoint,
@@ -147,6 +150,7 @@ impl Connection {
             datagrams: false,
             drain: DrainStage::Not,
             second_goaway_at: None,
+            give_up_at,
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use moretta_proto::Now;
 use quinn_proto::ConnectionEvent;
 
-use crate::client::{Gateway, Named};
+use crate::client::Gateway;
 use crate::coalesce::Coalescer;
 use crate::config::{CoreConfig, CoreSnapshot};
 use crate::connection::Connection;
@@ -20,7 +20,8 @@ use crate::endpoint::{Endpoint, Quic, Waiting};
 use crate::ids::{FlowId, GatewayId, LinkId, QueryId, SlotId, TunnelToken};
 use crate::input::{Command, Input};
 use crate::output::Action;
-use crate::queue::Arena;
+use crate::queue::{Arena, SpareQueues};
+use crate::request::Named;
 use crate::store::{Key, Store};
 use crate::timer::{TimerId, Timers};
 use crate::tunnel::{Flow, Tunnel};
@@ -90,12 +91,15 @@ pub struct Core {
     pub(crate) spare_inboxes: Vec<VecDeque<ConnectionEvent>>,
     pub(crate) answers: Answers,
     pub(crate) arena: Arena,
+    pub(crate) spare_queues: SpareQueues,
     /// Bytes in the queues of all tunnels.
     pub(crate) queued_bytes: usize,
     /// What was just read from a stream; always empty between calls.
     pub(crate) read_chunks: Vec<Bytes>,
     /// What was just found in capsules; always empty between calls.
     pub(crate) found_payloads: Vec<Bytes>,
+    /// Until then packets are copied out of their trains: streams hold bytes that cannot be read yet.
+    pub(crate) copy_until: Instant,
     /// When used address tokens are next looked through for expired ones.
     pub(crate) forget_tokens_at: Instant,
 }
@@ -153,9 +157,11 @@ impl Core {
             spare_inboxes: Vec::new(),
             answers: Answers::default(),
             arena: Arena::default(),
+            spare_queues: SpareQueues::default(),
             queued_bytes: 0,
             read_chunks: Vec::new(),
             found_payloads: Vec::new(),
+            copy_until: now.instant,
             forget_tokens_at: now.instant,
         };
         core.quic.set_time(now);

@@ -35,6 +35,8 @@ counters! {
         packets_received,
         /// Bytes in them.
         bytes_received,
+        /// Packets copied out of their train: those of handshakes, and all while streams hold bytes.
+        packets_copied,
         /// QUIC packets handed out.
         packets_sent,
         /// Bytes in them.

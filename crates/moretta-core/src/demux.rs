@@ -118,9 +118,14 @@ impl Core {
                 }
             }
         }
-        // A handshake may keep slices of its packets for long; they must not pin the slab of a whole train.
+        // A handshake may keep slices of its packets for long, and so may streams; they must not pin the slab of a train.
         let is_long = packet.first().is_some_and(|first| first & LONG_HEADER != 0);
-        let packet = if is_long { BytesMut::from(packet.as_ref()) } else { packet };
+        let packet = if is_long || now.instant < self.copy_until {
+            self.counters.packets_copied += 1;
+            BytesMut::from(packet.as_ref())
+        } else {
+            packet
+        };
         let ecn = EcnCodepoint::from_bits(arrival.ecn & 3);
         let Some(endpoint) = self.endpoints.get_mut(arrival.endpoint) else { return };
         self.answers.scratch.clear();

@@ -12,6 +12,8 @@ use crate::output::Outputs;
 /// Bytes read at once from a stream whose request may not be decided yet: what is read releases credit, so that no more
 /// of an undecided request than this ever has to be held.
 const UNDECIDED_READ_BYTES: usize = 4096;
+/// How long packets are copied after a stream was found to hold bytes. One slab in that time is what a client can pin.
+const COPY_TIME: std::time::Duration = std::time::Duration::from_secs(3);
 /// Buffers handed to QUIC in one call.
 const WRITE_BUFFERS: usize = 8;
 
@@ -82,7 +84,7 @@ impl Core {
                 }
             };
             let mut end = StreamEnd::Open;
-            let mut more = false;
+            let (mut more, mut any) = (false, false);
             {
                 let mut recv = connection.quic.recv_stream(id);
                 let mut chunks = match recv.read(true) {
@@ -96,7 +98,7 @@ impl Core {
                         Ok(Some(chunk)) => {
                             left -= chunk.bytes.len().min(left);
                             self.read_chunks.push(chunk.bytes);
-                            more = true;
+                            (more, any) = (true, true);
                         }
                         Ok(None) => {
                             end = StreamEnd::Finished;
@@ -113,6 +115,9 @@ impl Core {
                     }
                 }
                 // Dropping the chunks releases their flow-control credit.
+            }
+            if !any && matches!(end, StreamEnd::Open) {
+                self.streams_hold_bytes(now);
             }
             self.feed_http(connection, now, stream, &end);
             self.http_events(connection, now, out);
@@ -148,6 +153,15 @@ impl Core {
         } else if !connection.unread.contains(&stream) {
             connection.unread.push(stream);
         }
+        self.streams_hold_bytes(now);
+    }
+
+    /// A stream has bytes that cannot be read yet: behind a gap, or of a request that is not decided.
+    ///
+    /// The library keeps them as slices of the packets they came in, and so a single byte would pin the slab of a whole
+    /// train. For a while packets are copied on their way in; where nothing is lost and nothing waits, none is.
+    fn streams_hold_bytes(&mut self, now: Now) {
+        self.copy_until = now.instant + COPY_TIME;
     }
 
     /// Reads a stream again whose request is decided now.

@@ -29,6 +29,7 @@ mod output;
 mod queue;
 mod random;
 mod records;
+mod request;
 mod store;
 mod timer;
 mod tokens;

@@ -231,6 +231,7 @@ impl Core {
             self.half_open -= 1;
         }
         connection.stage = Stage::Closed;
+        connection.give_up_at = None;
         self.live_connections -= 1;
         self.counters.connections_closed += 1;
         self.counters.up_dropped_early += connection.held_datagrams;

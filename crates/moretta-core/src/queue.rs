@@ -73,7 +73,7 @@ pub(crate) struct TunnelQueue {
 }
 
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct Waiting {
     datagram: Bytes,
     since: Instant,
 }
@@ -135,8 +135,6 @@ impl TunnelQueue {
         self.bytes -= Self::cost(&datagram);
         if self.waiting.is_empty() {
             self.deficit = 0;
-            // A quiet tunnel owns no buffer.
-            self.waiting.shrink_to(KEPT_PLACES);
         }
         Some(datagram)
     }
@@ -157,8 +155,34 @@ impl TunnelQueue {
     }
 }
 
-/// Places that an empty queue keeps for its next datagrams (48 bytes each).
-const KEPT_PLACES: usize = 32;
+/// Memory of queues that are empty: a quiet tunnel owns none, and a busy one finds what it needs without allocating.
+#[derive(Debug, Default)]
+pub(crate) struct SpareQueues(Vec<VecDeque<Waiting>>);
+
+/// Queues kept, and the places of the largest one kept (48 bytes each): together at most 12 MiB.
+const SPARE_QUEUES: usize = 64;
+const SPARE_PLACES: usize = 4096;
+
+impl SpareQueues {
+    /// Gives memory to a queue that has none.
+    pub(crate) fn lend(&mut self, queue: &mut TunnelQueue) {
+        if queue.waiting.capacity() == 0 {
+            queue.waiting = self.0.pop().unwrap_or_default();
+        }
+    }
+
+    /// Takes the memory of a queue that is empty.
+    pub(crate) fn take_back(&mut self, queue: &mut TunnelQueue) {
+        if !queue.waiting.is_empty() {
+            return;
+        }
+        let memory = std::mem::take(&mut queue.waiting);
+        if self.0.len() < SPARE_QUEUES && (1..=SPARE_PLACES).contains(&memory.capacity()) {
+            self.0.push(memory);
+        }
+    }
+}
+
 /// No datagram is larger than this, so that no tunnel ever needs to save up more.
 const MAX_DEFICIT: usize = 2 * 65_536;
 

@@ -130,6 +130,7 @@ impl Core {
                 connection.ready.pop_front();
                 if tunnel.queue.is_empty() {
                     tunnel.in_ready = false;
+                    self.spare_queues.take_back(&mut tunnel.queue);
                 } else {
                     tunnel.queue.begin_round(QUANTUM);
                     connection.ready.push_back(key);

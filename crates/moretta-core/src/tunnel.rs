@@ -11,7 +11,6 @@ use moretta_wire::capsule;
 use moretta_wire::datagram::{ContextId, Prefix, split_quarter_stream_id};
 
 use crate::admission::Applicant;
-use crate::client::Request;
 use crate::connection::Connection;
 use crate::core::{CORE_QUEUE_BYTES, Core, flow_id, flow_key};
 use crate::http::Reading;
@@ -19,6 +18,7 @@ use crate::ids::{FlowId, TunnelId};
 use crate::input::FlowError;
 use crate::output::Outputs;
 use crate::queue::{PushedOut, TunnelQueue};
+use crate::request::Request;
 use crate::store::Key;
 use crate::timer::TimerId;
 use crate::turn::STRAYS_PER_TURN;
@@ -312,6 +312,7 @@ impl Core {
                 } else {
                     let datagram = self.arena.write(tunnel.prefix.as_slice(), payload);
                     let cost = TunnelQueue::cost(&datagram);
+                    self.spare_queues.lend(&mut tunnel.queue);
                     let out = tunnel.queue.push(datagram, now.instant, limit);
                     if out.datagrams > 0 {
                         let reason = if in_datagrams { DropReason::QueueFull } else { DropReason::NoStreamCredit };
@@ -389,6 +390,7 @@ impl Core {
                     let gone = stale.bytes + written.bytes;
                     connection.queued_bytes = connection.queued_bytes.saturating_sub(gone);
                     self.queued_bytes = self.queued_bytes.saturating_sub(gone);
+                    self.spare_queues.take_back(&mut tunnel.queue);
                     tunnel.in_capsule_ready = !tunnel.queue.is_empty();
                     tunnel.in_capsule_ready
                 }

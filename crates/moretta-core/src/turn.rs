@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use moretta_h3::Role as HttpRole;
+use moretta_h3::{Role as HttpRole, code};
 use moretta_proto::Now;
 use moretta_proto::error::EndReason;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, EndpointEvent, Event as QuicEvent};
@@ -34,6 +34,11 @@ const TIMERS_PER_TURN: usize = 4096;
 const TUNNEL_STEPS_PER_TURN: usize = 256;
 /// Datagrams for which there was no tunnel yet, kept until the end of the turn.
 pub(crate) const STRAYS_PER_TURN: usize = 64;
+/// How long a client has for its handshake: a half-open connection costs as much as an open one.
+const HANDSHAKE_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+/// A connection that is over is forgotten after this time, although its endpoint has not drained it; the library's own
+/// time is three probe timeouts (RFC 9000 §10.2).
+const FORGET_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 /// How often used address tokens are looked through.
 const FORGET_TOKENS_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -120,7 +125,7 @@ impl Core {
                 Ok(Ok((handle, quic))) => {
                     self.counters.connections_accepted += 1;
                     self.half_open += 1;
-                    self.add_connection(key, handle, quic, End::Server(listener));
+                    self.add_connection(now, key, handle, quic, End::Server(listener));
                 }
                 Ok(Err(error)) => {
                     self.counters.failed_first_packets += 1;
@@ -137,6 +142,7 @@ impl Core {
     /// Takes a connection of the library in.
     pub(crate) fn add_connection(
         &mut self,
+        now: Now,
         endpoint: Key,
         handle: ConnectionHandle,
         quic: quinn_proto::Connection,
@@ -146,8 +152,11 @@ impl Core {
             End::Server(_) => HttpRole::Server,
             End::Client(_) => HttpRole::Client,
         };
+        // A gateway's attempts have deadlines of their own.
+        let mut give_up_at = None;
         if matches!(end, End::Server(_)) {
             self.quic.shared().connections.add();
+            give_up_at = Some(now.instant + HANDSHAKE_TIME);
         }
         self.live_connections += 1;
         let http = self.new_http(http_role);
@@ -156,7 +165,17 @@ impl Core {
         let timers = &mut self.timers;
         let key = self.connections.insert_with(|key| {
             let timer = timers.register(Owner::Connection(key));
-            Box::new(Connection::new(Parts { key, endpoint, handle, quic, http, end, timer, capsule_bytes }))
+            Box::new(Connection::new(Parts {
+                key,
+                endpoint,
+                handle,
+                quic,
+                http,
+                end,
+                timer,
+                capsule_bytes,
+                give_up_at,
+            }))
         });
         if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
             endpoint.attach(handle, key);
@@ -277,6 +296,9 @@ impl Core {
             connection.quic.handle_timeout(now.instant);
         }
         self.library_events(connection, now, out);
+        if connection.give_up_at.is_some_and(|at| at <= now.instant) {
+            self.give_up(connection, now, out);
+        }
         if connection.http.poll_timeout().is_some_and(|at| at <= now.instant) {
             connection.http.handle_timeout(now.instant);
             connection.http_dirty = true;
@@ -295,6 +317,25 @@ impl Core {
         let held = connection.http.early_datagrams() as u64;
         self.counters.up_dropped_early += connection.held_datagrams.saturating_sub(held);
         connection.held_datagrams = held;
+    }
+
+    /// A handshake that takes too long, or a connection that is over and that the library does not let go of, as one
+    /// whose first packet was its last.
+    fn give_up(&mut self, connection: &mut Connection, now: Now, out: &mut Outputs) {
+        connection.give_up_at = None;
+        match connection.stage {
+            Stage::Handshaking => {
+                self.counters.failed_handshakes += 1;
+                self.close_connection(connection, now, code::H3_NO_ERROR, "", out);
+            }
+            Stage::Closed if !connection.drained => {
+                if let Some(endpoint) = self.endpoints.get_mut(connection.endpoint) {
+                    endpoint.quic.handle_event(connection.handle, EndpointEvent::drained());
+                }
+                connection.drained = true;
+            }
+            Stage::Open | Stage::Closed => {}
+        }
     }
 
     /// Hands packets of the inbox to the library, and takes the datagrams out after each: no packet holds more of them
@@ -354,6 +395,7 @@ impl Core {
             self.half_open -= 1;
         }
         connection.stage = Stage::Open;
+        connection.give_up_at = None;
         connection.http.start();
         connection.http_dirty = true;
         if connection.drain == DrainStage::Not && self.drain.is_some() {
@@ -389,6 +431,9 @@ impl Core {
         if connection.drained {
             return AfterSend::Drained;
         }
+        if connection.stage == Stage::Closed && connection.give_up_at.is_none() {
+            connection.give_up_at = Some(now.instant + FORGET_TIME);
+        }
         self.capsule_replies(connection, now);
         self.http_output(connection, now, out);
         let progress = self.transmit(connection, now.instant, out);
@@ -399,7 +444,7 @@ impl Core {
         let is_open = connection.stage == Stage::Open;
         let http = connection.http.poll_timeout().filter(|_| is_open);
         let goaway = connection.second_goaway_at.filter(|_| is_open);
-        let at = [connection.quic.poll_timeout(), http, goaway].into_iter().flatten().min();
+        let at = [connection.quic.poll_timeout(), http, goaway, connection.give_up_at].into_iter().flatten().min();
         self.timers.set(connection.timer, at);
         if connection.drained {
             AfterSend::Drained

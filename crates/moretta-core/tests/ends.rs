@@ -372,3 +372,103 @@ fn a_panic_ends_one_connection_and_nothing_else() {
     world.run(A_WHILE);
     assert!(matches!(world.nodes[1].events.last(), Some(Event::GatewayConnected { .. })));
 }
+
+/// A bug in an endpoint costs its connections; the listener goes on with a new one.
+///
+/// The certificate resolver stands in for the bug: it is called while a first packet is accepted.
+#[test]
+fn a_panic_of_an_endpoint_costs_its_connections_and_not_the_listener() {
+    #[derive(Debug)]
+    struct Resolver {
+        inner: Arc<dyn rustls::server::ResolvesServerCert>,
+        armed: AtomicBool,
+    }
+    impl rustls::server::ResolvesServerCert for Resolver {
+        fn resolve(&self, hello: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            assert!(!self.armed.load(Ordering::Relaxed), "a bug");
+            self.inner.resolve(hello)
+        }
+    }
+    let mut tls = rustls::ServerConfig::clone(&support::tls().server);
+    let resolver = Arc::new(Resolver { inner: tls.cert_resolver.clone(), armed: AtomicBool::new(false) });
+    tls.cert_resolver = resolver.clone();
+    let mut server = (*snapshot()).clone();
+    server.tls = vec![("main".to_owned(), Arc::new(tls))];
+    let (mut world, gateway) = World::pair_with(Arc::new(server), snapshot(), TransportOptions::default());
+    world.open_udp(1, gateway, 1);
+
+    resolver.armed.store(true, Ordering::Relaxed);
+    world.connect_any(1, "198.51.100.7:5001", vec![SERVER.parse().unwrap()], Duration::from_millis(200));
+    world.run(Duration::from_secs(1));
+    resolver.armed.store(false, Ordering::Relaxed);
+    let counters = *world.nodes[0].core.counters();
+    assert!(counters.panicked_endpoints + counters.panicked_connections >= 1, "{counters:?}");
+
+    world.connect(1, "198.51.100.7:5002", SERVER);
+    world.run(A_WHILE);
+    assert!(
+        matches!(world.nodes[1].events.last(), Some(Event::GatewayConnected { .. })),
+        "{:?}",
+        world.nodes[1].events
+    );
+    // What was lost is counted out again.
+    world.command(1, Command::Close);
+    world.run(Duration::from_secs(20));
+    assert_eq!((world.nodes[0].core.tunnels(), world.nodes[0].core.connections()), (0, 0));
+    world.command(0, Command::Close);
+    assert!(is_drained(&world, 0));
+}
+
+/// New connections get the new certificate, those that live keep theirs.
+#[test]
+fn a_new_certificate_is_for_new_connections() {
+    let (mut world, gateway) = World::pair();
+    let flow = world.open_udp(1, gateway, 1);
+    let target = world.server_flow(0, 9001);
+    let mut other = rustls::ServerConfig::clone(&support::tls().server);
+    other.alpn_protocols = vec![b"something-else".to_vec()];
+    let mut newer = (*snapshot()).clone();
+    newer.tls = vec![("main".to_owned(), Arc::new(other))];
+    world.input(0, Input::Snapshot(Arc::new(newer)));
+    world.connect(1, "198.51.100.7:5001", SERVER);
+    world.run(A_WHILE);
+    assert!(
+        matches!(
+            world.nodes[1].events.last(),
+            Some(Event::GatewayFailed { failure: GatewayFailure::Tls(_) | GatewayFailure::ClosedByPeer { .. }, .. })
+        ),
+        "{:?}",
+        world.nodes[1].events.last()
+    );
+    world.send(1, flow, b"unharmed");
+    world.run(A_WHILE);
+    assert_eq!(world.texts(0, target), [b"unharmed"]);
+
+    // A listener without a certificate says nothing.
+    let mut none = (*snapshot()).clone();
+    none.tls.clear();
+    world.input(0, Input::Snapshot(Arc::new(none)));
+    let answers = world.nodes[0].core.counters().endpoint_answers;
+    world.connect(1, "198.51.100.7:5002", SERVER);
+    world.run(A_WHILE);
+    let counters = world.nodes[0].core.counters();
+    assert!(counters.refused_no_configuration > 0 && counters.endpoint_answers == answers);
+}
+
+/// A handshake that does not come to an end makes room after its time.
+#[test]
+fn a_handshake_that_is_not_finished_is_given_up() {
+    let mut world = World::new();
+    world.add_node(0, &shared(), snapshot(), TransportOptions::default());
+    world.listen(0, SERVER);
+    world.add_node(9, &shared(), snapshot(), TransportOptions::default());
+    world.lose = Box::new(|_, from, _| from.port() == 443);
+    world.connect(1, CLIENT, SERVER);
+    world.run(Duration::from_millis(50));
+    world.lose = Box::new(|_, _, _| true);
+    assert_eq!(world.nodes[0].core.connections(), 1);
+    world.run(Duration::from_secs(9));
+    assert_eq!(world.nodes[0].core.connections(), 1);
+    world.run(Duration::from_secs(11));
+    assert_eq!((world.nodes[0].core.connections(), world.nodes[0].core.counters().failed_handshakes), (0, 1));
+}

@@ -220,3 +220,31 @@ fn a_stale_flow_is_counted_and_ignored() {
     assert_eq!(world.nodes[1].core.counters().stale_flow_inputs, 1);
     assert!(world.nodes[0].delivered.is_empty());
 }
+
+/// RFC 9298 §6 (UDP-68): a light load never waits; a heavy one gathers, for at most 150 µs.
+#[test]
+fn only_a_loaded_worker_is_told_to_wait() {
+    let (mut world, gateway) = World::pair();
+    world.open_udp(1, gateway, 1);
+    let target = world.server_flow(0, 9001);
+    for _ in 0..50 {
+        world.send(0, target, &[1; 100]);
+        assert_eq!(world.nodes[0].wake.not_before, None);
+        world.run(Duration::from_micros(500));
+    }
+    let mut waited = 0;
+    for _ in 0..50 {
+        world.flow_input(0, target, &train(100, 10, 0), 100);
+        world.turn(0);
+        if let Some(not_before) = world.nodes[0].wake.not_before {
+            let gap = not_before - world.now.instant;
+            assert!(gap <= Duration::from_micros(150), "{gap:?}");
+            waited += 1;
+        }
+        world.run(Duration::from_micros(100));
+    }
+    assert!(waited > 40, "{waited}");
+    world.run(Duration::from_millis(20));
+    world.send(0, target, &[1; 100]);
+    assert_eq!(world.nodes[0].wake.not_before, None, "the load is over");
+}

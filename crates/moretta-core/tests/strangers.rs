@@ -373,3 +373,35 @@ fn an_undecided_request_is_not_read_further() {
     go(&mut world);
     assert_eq!(delivered(&world).len(), written);
 }
+
+/// A byte behind a gap must not pin the slab of a whole train: packets are copied while streams hold bytes.
+#[test]
+fn packets_are_copied_only_while_streams_hold_bytes() {
+    let mut world = world_with(Some(65_536), Profile::hardened());
+    world.raw[0].settings(1);
+    let stream = world.raw[0].ask_udp(TARGET, 9001);
+    go(&mut world);
+    let copied = |world: &World| world.nodes[0].core.counters().packets_copied;
+    world.run(Duration::from_secs(4));
+    let before = copied(&world);
+    world.raw[0].datagram(b"\x00\x00steady");
+    go(&mut world);
+    assert_eq!(copied(&world), before, "nothing is held");
+
+    // The first half of a capsule is lost on the way.
+    let (head, tail) = (data_frame(b"\x00\x20"), data_frame(&[1; 10]));
+    world.lose = Box::new(|_, from, _| from == ADDRESS.parse().unwrap());
+    world.raw[0].write(stream, &head, false);
+    world.raw_turns();
+    world.lose = Box::new(|_, _, _| false);
+    world.raw[0].write(stream, &tail, false);
+    world.raw_turns();
+    world.run(Duration::from_millis(12));
+    for _ in 0..10 {
+        world.raw[0].datagram(b"\x00\x00meanwhile");
+        world.raw_turns();
+        world.run(Duration::from_millis(1));
+    }
+    world.run(Duration::from_millis(20));
+    assert!(copied(&world) >= before + 8, "{} → {}", before, copied(&world));
+}
