@@ -182,7 +182,13 @@ impl Core {
             self.counters.stale_flow_inputs += 1;
             return;
         };
-        let Some(applicant) = self.applicant(key) else { return };
+        let Some(applicant) = self.applicant(key) else {
+            // A client's tunnel whose application is gone.
+            if result.is_err() {
+                self.end_later(key, EndReason::ClientReset);
+            }
+            return;
+        };
         if applicant.opening != Some(flow) {
             return;
         }

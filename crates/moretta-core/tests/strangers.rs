@@ -118,6 +118,11 @@ fn a_malformed_quarter_stream_id_closes_the_connection() {
         world.raw[0].datagram(datagram);
         go(&mut world);
         assert_eq!(close_code(&world), Some(0x33), "{datagram:x?}");
+        let counters = world.nodes[0].core.counters();
+        assert_eq!(counters.closed_http_errors, 1);
+        // The adapter behind the same seam names faults less finely.
+        let counted = counters.entries().any(|entry| entry == ("http_fault_quarter_stream_id", 1));
+        assert!(counted || cfg!(feature = "h3wire"), "{counters:?}");
         assert_eq!(world.nodes[0].core.tunnels(), 0);
         assert!(
             matches!(world.nodes[0].records.last(), Some(Record::Closed(record)) if record.reason == EndReason::ConnectionClosed)

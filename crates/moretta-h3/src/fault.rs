@@ -43,13 +43,25 @@ macro_rules! faults {
         }
 
         /// How often each fault happened.
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct FaultCounters { $($(#[$doc])* pub $counter: u64,)* }
 
         impl FaultCounters {
             /// Name and value of every counter, in a fixed order.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($counter), self.$counter),)*].into_iter()
+            }
+
+            fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((concat!("http_fault_", stringify!($counter)), self.$counter),)*].into_iter()
+            }
+
+            fn add_change(&mut self, before: &Self, after: &Self) {
+                $(self.$counter += after.$counter.saturating_sub(before.$counter);)*
+            }
+
+            fn add(&mut self, other: &Self) {
+                $(self.$counter += other.$counter;)*
             }
 
             pub(crate) fn count(&mut self, fault: Fault) {
@@ -153,39 +165,66 @@ faults! {
     Status, status, Stream, H3_MESSAGE_ERROR, ":status invalid";
 }
 
-/// Everything a connection counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Broken rules, by rule.
-    pub faults: FaultCounters,
+macro_rules! counts {
+    ($($(#[$doc:meta])* $counter:ident;)*) => {
+        /// Everything a connection counts.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            /// Broken rules, by rule.
+            pub faults: FaultCounters,
+            $($(#[$doc])* pub $counter: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter, those of faults included, under a name that is unique in the product: `http_…`.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((concat!("http_", stringify!($counter)), self.$counter),)*].into_iter().chain(self.faults.entries())
+            }
+
+            /// Adds what a connection counted between two looks, for totals.
+            pub fn add_change(&mut self, before: &Self, after: &Self) {
+                self.faults.add_change(&before.faults, &after.faults);
+                $(self.$counter += after.$counter.saturating_sub(before.$counter);)*
+            }
+
+            /// Adds other totals.
+            pub fn add(&mut self, other: &Self) {
+                self.faults.add(&other.faults);
+                $(self.$counter += other.$counter;)*
+            }
+        }
+    };
+}
+
+counts! {
     /// Server: requests given to the application.
-    pub requests: u64,
+    requests;
     /// Server: requests answered with 431 because of their field section.
-    pub oversized_requests: u64,
+    oversized_requests;
     /// Server: requests answered with 413 because of their Content-Length.
-    pub oversized_bodies: u64,
+    oversized_bodies;
     /// Server: requests rejected because `max_open_requests` were open.
-    pub rejected_over_limit: u64,
+    rejected_over_limit;
     /// Server: requests rejected because of our GOAWAY.
-    pub rejected_after_goaway: u64,
+    rejected_after_goaway;
     /// Server: requests that count towards `max_cancelled_requests`.
-    pub cancelled: u64,
+    cancelled;
     /// Bytes that came on streams already closed here; dropped.
-    pub late_bytes: u64,
+    late_bytes;
     /// Bytes of unknown frames and streams, as weighed for `max_unknown_frame_bytes`.
-    pub useless_bytes: u64,
+    useless_bytes;
     /// Unidirectional streams of unknown types, stopped.
-    pub unknown_uni_streams: u64,
+    unknown_uni_streams;
     /// Datagrams held because their request was not there or not decided.
-    pub early_held: u64,
+    early_held;
     /// Such datagrams that waited too long.
-    pub early_expired: u64,
+    early_expired;
     /// Datagrams dropped because there was no room to hold them.
-    pub dropped_early_full: u64,
+    dropped_early_full;
     /// Datagrams dropped because settings do not allow them.
-    pub dropped_not_negotiated: u64,
+    dropped_not_negotiated;
     /// Datagrams dropped because the request was over, held ones included.
-    pub dropped_closed: u64,
+    dropped_closed;
     /// Datagrams dropped because no request with their id can come soon.
-    pub dropped_out_of_reach: u64,
+    dropped_out_of_reach;
 }
