@@ -177,7 +177,7 @@ async def test_a_hundred_tunnels_work_on_one_connection(gateway: Gateway, peer: 
 
 @pytest.mark.row("XC-31")
 async def test_an_oversized_field_section_is_answered_431_and_the_connection_lives(gateway: Gateway, peer: RawPeer, echo_target: Target) -> None:
-    stream_id = peer.request(connect_udp_fields(gateway.host, *echo_target.address, path="/" + "x" * 65536))
+    stream_id = peer.request(connect_udp_fields(gateway.host, *echo_target.address, extra=[(b"x-padding", b"x" * 2000)] * 32))
     assert (await peer.response(stream_id)).status == 431
     alive = await gateway.open(peer, echo_target.address)
     peer.send_http_datagram(alive, b"alive")

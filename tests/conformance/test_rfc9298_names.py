@@ -136,7 +136,7 @@ PUBLIC = [{"id": "public", "action": "allow", "protocol": "udp", "destination": 
 @pytest.mark.row("UDP-65")
 @pytest.mark.parametrize(
     "answers",
-    [["127.0.0.1"], ["0.0.0.0"], ["169.254.169.254"], ["::1"], ["::ffff:127.0.0.1"], ["192.0.2.1", "10.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["8.8.8.8", "::1"]],
+    [["127.0.0.1"], ["0.0.0.0"], ["169.254.169.254"], ["::1"], ["::ffff:7f00:1"], ["192.0.2.1", "10.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["8.8.8.8", "::1"]],
     ids=["loopback", "unspecified", "metadata", "loopback v6", "mapped", "documentation and private", "D-2 public and loopback", "D-3 public and loopback v6"],
 )
 async def test_a_name_with_any_refused_answer_is_refused(open_gateway: OpenGateway, zone: Zone, answers: list[str]) -> None:

@@ -22,6 +22,8 @@ from rig import wire
 
 Fields = list[tuple[bytes, bytes]]
 PATIENCE_SECONDS = 10.0
+# aioquic sends packets of at most 1200 bytes unless told otherwise: too small for a payload of 1200.
+PACKET_BYTES = 1350
 DEFAULT_SETTINGS = [(wire.SETTING_H3_DATAGRAM, 1)]
 
 
@@ -270,6 +272,7 @@ async def raw_client(
 ) -> AsyncIterator[RawPeer]:
     """A connected client; `settings=None` leaves the control stream to the test."""
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], max_datagram_frame_size=max_datagram_frame_size, server_name="localhost")
+    configuration.max_datagram_size = PACKET_BYTES
     configuration.load_verify_locations(cafile=str(ca_file))
     if prepare is not None:
         prepare(configuration)
@@ -305,6 +308,7 @@ async def raw_server(
     max_datagram_frame_size: int | None = 65536,
 ) -> AsyncIterator[RawServer]:
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=max_datagram_frame_size)
+    configuration.max_datagram_size = PACKET_BYTES
     configuration.load_cert_chain(str(certificate), str(key))
     state = RawServer(("127.0.0.1", 0))
 
