@@ -91,7 +91,11 @@ def build_tools() -> tuple[Path, Path, str | None]:
     subprocess.run([compiler, "-O2", "-o", str(target), str(HERE / "target.c")], check=True)
     go = shutil.which("go")
     if go is None:
-        return target, driver, "needs Go (https://go.dev/dl/): its client library is the load generator, its proxy the peer"
+        return (
+            target,
+            driver,
+            "needs Go (https://go.dev/dl/): its client library is the load generator, its proxy the peer",
+        )
     for path, package in ((driver, "."), (proxy, "github.com/quic-go/masque-go/cmd/proxy")):
         subprocess.run([go, "build", "-trimpath", "-o", str(path), package], cwd=HERE / "driver", check=True)
     return target, driver, None
@@ -109,7 +113,9 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 @contextlib.contextmanager
 def running(peer: Peer) -> Iterator[None]:
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(["taskset", "-c", GATEWAY_CORE, *peer.command], stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = subprocess.Popen(
+            ["taskset", "-c", GATEWAY_CORE, *peer.command], stdout=log, stderr=subprocess.STDOUT, cwd=ROOT
+        )
         try:
             wait_for_udp_port(peer, process, log)
             peer.pid = process.pid
@@ -138,9 +144,27 @@ def wait_for_udp_port(peer: Peer, process: subprocess.Popen[bytes], log: Any) ->
 
 
 def measure(peer: Peer, case: Case, driver: Path, target_pid: int) -> dict[str, Any] | None:
-    command = ["taskset", "-c", LOAD_CORE, str(driver), "-proxy", f"127.0.0.1:{peer.port}", "-target", f"127.0.0.1:{TARGET_PORT}"]
+    command = [
+        "taskset",
+        "-c",
+        LOAD_CORE,
+        str(driver),
+        "-proxy",
+        f"127.0.0.1:{peer.port}",
+        "-target",
+        f"127.0.0.1:{TARGET_PORT}",
+    ]
     command += ["-mode", case.mode, "-size", str(case.size), "-rate", str(case.rate), "-dur", str(case.seconds)]
-    command += ["-tunnels", str(case.tunnels), "-conns", str(case.connections), "-pid", str(peer.pid), "-tpid", str(target_pid)]
+    command += [
+        "-tunnels",
+        str(case.tunnels),
+        "-conns",
+        str(case.connections),
+        "-pid",
+        str(peer.pid),
+        "-tpid",
+        str(target_pid),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=case.seconds + 120, check=False)
     if done.returncode != 0 or not done.stdout.strip():
         print(f"  {peer.name}, {case.name}: the driver failed: {done.stderr.strip()[-300:]}", file=sys.stderr)
@@ -152,7 +176,9 @@ def measure(peer: Peer, case: Case, driver: Path, target_pid: int) -> dict[str, 
 
 def figure(case: Case, sample: dict[str, Any]) -> float:
     """What a case is about: microseconds per datagram, per setup, of latency, or KiB per tunnel."""
-    key = {"rtt": "p50_us", "setup": "proxy_us_per_setup", "idle": "rss_kib_per_tunnel"}.get(case.mode, "proxy_us_per_dgram")
+    key = {"rtt": "p50_us", "setup": "proxy_us_per_setup", "idle": "rss_kib_per_tunnel"}.get(
+        case.mode, "proxy_us_per_dgram"
+    )
     return float(sample.get(key, 0.0))
 
 
@@ -185,8 +211,17 @@ def report(peers: list[Peer], cases: list[Case]) -> None:
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
+    )
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit,
@@ -215,10 +250,30 @@ def main() -> None:
         port, other = free_port(), free_port()
         template = f"https://127.0.0.1:{other}/.well-known/masque/udp/{{target_host}}/{{target_port}}/"
         peers = [
-            Peer("moretta", [sys.executable, str(ROOT / "tools/gateway.py"), "--port", str(port), "--workers", "1"], port),
-            Peer("masque-go", [str(BUILT / "masque-go-proxy"), "-t", template, "-b", f"127.0.0.1:{other}", "-c", str(cert), "-k", str(key)], other),
+            Peer(
+                "moretta", [sys.executable, str(ROOT / "tools/gateway.py"), "--port", str(port), "--workers", "1"], port
+            ),
+            Peer(
+                "masque-go",
+                [
+                    str(BUILT / "masque-go-proxy"),
+                    "-t",
+                    template,
+                    "-b",
+                    f"127.0.0.1:{other}",
+                    "-c",
+                    str(cert),
+                    "-k",
+                    str(key),
+                ],
+                other,
+            ),
         ]
-        sink = subprocess.Popen(["taskset", "-c", LOAD_CORE, str(target), str(TARGET_PORT)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        sink = subprocess.Popen(
+            ["taskset", "-c", LOAD_CORE, str(target), str(TARGET_PORT)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         stack.callback(sink.wait)
         stack.callback(sink.terminate)
         for peer in peers:
@@ -231,7 +286,10 @@ def main() -> None:
                         print(f"{case.name:<28}{peer.name:<12}{figure(case, sample):>10.2f} {unit(case)}", flush=True)
         report(peers, cases)
         arguments.json.write_text(
-            json.dumps({"settings": settings(arguments), "samples": {peer.name: peer.samples for peer in peers}}, indent=1) + "\n"
+            json.dumps(
+                {"settings": settings(arguments), "samples": {peer.name: peer.samples for peer in peers}}, indent=1
+            )
+            + "\n"
         )
         print(f"\nraw samples: {arguments.json}")
 

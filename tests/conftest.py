@@ -14,7 +14,9 @@ __all__ = ["authority", "echo_target", "gateway", "open_gateway", "peer", "targe
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--profile", choices=["interop", "hardened"], default="interop", help="profile of the gateway under test")
+    parser.addoption(
+        "--profile", choices=["interop", "hardened"], default="interop", help="profile of the gateway under test"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

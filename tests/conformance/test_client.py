@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 import moretta
-
 from rig import wire
 from rig.fixtures import Authority
 from rig.peer import Fields, RawPeer, RawServer, raw_server
@@ -36,7 +35,9 @@ async def opening(gateway: moretta.Gateway, proxy: RawServer) -> tuple[asyncio.T
 
     task = asyncio.create_task(open_tunnel())
     peer = await proxy.accept()
-    stream_id = await peer.until(lambda: next((s + 1 for s in peer.streams if s % 4 == 0 and peer.frames(s)), None), "a request")
+    stream_id = await peer.until(
+        lambda: next((s + 1 for s in peer.streams if s % 4 == 0 and peer.frames(s)), None), "a request"
+    )
     return task, peer, stream_id - 1
 
 
@@ -96,10 +97,16 @@ async def test_a_proxy_without_extended_connect_gets_no_protocol_request(authori
 
 @pytest.mark.row("UDP-29")
 @pytest.mark.parametrize("status", [b"301", b"302", b"400", b"403", b"404", b"429", b"500", b"502", b"503"])
-async def test_any_other_final_status_is_a_refusal_and_no_redirect_is_followed(proxy: RawServer, authority: Authority, status: bytes) -> None:
+async def test_any_other_final_status_is_a_refusal_and_no_redirect_is_followed(
+    proxy: RawServer, authority: Authority, status: bytes
+) -> None:
     async with moretta.connect(origin(proxy), ca_file=authority.ca_file) as gateway:
         task, peer, stream_id = await opening(gateway, proxy)
-        fields: Fields = [(b":status", status), (b"proxy-status", b"mock; error=http_request_denied"), (b"location", b"https://127.0.0.1:1/")]
+        fields: Fields = [
+            (b":status", status),
+            (b"proxy-status", b"mock; error=http_request_denied"),
+            (b"location", b"https://127.0.0.1:1/"),
+        ]
         peer.send_headers(stream_id, fields, fin=True)
         with pytest.raises(moretta.TunnelRefused) as refused:
             await task
@@ -111,13 +118,18 @@ async def test_any_other_final_status_is_a_refusal_and_no_redirect_is_followed(p
 
 @pytest.mark.row("CAP-18")
 @pytest.mark.parametrize("status", [b"204", b"205", b"206"])
-async def test_an_acceptance_without_content_is_malformed(proxy: RawServer, authority: Authority, status: bytes) -> None:
+async def test_an_acceptance_without_content_is_malformed(
+    proxy: RawServer, authority: Authority, status: bytes
+) -> None:
     async with moretta.connect(origin(proxy), ca_file=authority.ca_file) as gateway:
         task, peer, stream_id = await opening(gateway, proxy)
         peer.send_headers(stream_id, [(b":status", status)])
         with pytest.raises(moretta.MorettaError):
             await task
-        await peer.until(lambda: peer.stream(stream_id).reset_code is not None or peer.stream(stream_id).stop_code is not None, "an abort")
+        await peer.until(
+            lambda: peer.stream(stream_id).reset_code is not None or peer.stream(stream_id).stop_code is not None,
+            "an abort",
+        )
 
 
 @pytest.mark.row("XC-27")
@@ -139,7 +151,10 @@ async def test_a_malformed_response_fails_the_tunnel(proxy: RawServer, authority
         peer.send_headers(stream_id, fields)
         with pytest.raises(moretta.MorettaError):
             await task
-        await peer.until(lambda: peer.stream(stream_id).reset_code is not None or peer.stream(stream_id).stop_code is not None, "an abort")
+        await peer.until(
+            lambda: peer.stream(stream_id).reset_code is not None or peer.stream(stream_id).stop_code is not None,
+            "an abort",
+        )
 
 
 @pytest.mark.row("UDP-29")
@@ -165,7 +180,12 @@ async def test_the_proxys_status_reaches_the_application(proxy: RawServer, autho
 
 async def test_a_proxy_without_datagrams_is_spoken_to_in_capsules(authority: Authority) -> None:
     async with (
-        raw_server(authority.certificate, authority.key, settings=[(wire.SETTING_ENABLE_CONNECT_PROTOCOL, 1)], max_datagram_frame_size=None) as proxy,
+        raw_server(
+            authority.certificate,
+            authority.key,
+            settings=[(wire.SETTING_ENABLE_CONNECT_PROTOCOL, 1)],
+            max_datagram_frame_size=None,
+        ) as proxy,
         moretta.connect(origin(proxy), ca_file=authority.ca_file) as gateway,
     ):
         task, peer, stream_id = await opening(gateway, proxy)

@@ -52,9 +52,26 @@ MALFORMED: dict[str, tuple[str, object]] = {
 }
 
 
-@pytest.mark.row("XC-7", "XC-8", "XC-9", "XC-10", "XC-11", "XC-12", "XC-13", "XC-14", "XC-15", "XC-16", "XC-17", "XC-18", "XC-21", "XC-26")
+@pytest.mark.row(
+    "XC-7",
+    "XC-8",
+    "XC-9",
+    "XC-10",
+    "XC-11",
+    "XC-12",
+    "XC-13",
+    "XC-14",
+    "XC-15",
+    "XC-16",
+    "XC-17",
+    "XC-18",
+    "XC-21",
+    "XC-26",
+)
 @pytest.mark.parametrize("case", MALFORMED, ids=list(MALFORMED))
-async def test_a_malformed_request_costs_its_stream_and_nothing_else(gateway: Gateway, peer: RawPeer, echo_target: Target, case: str) -> None:
+async def test_a_malformed_request_costs_its_stream_and_nothing_else(
+    gateway: Gateway, peer: RawPeer, echo_target: Target, case: str
+) -> None:
     alive = await gateway.open(peer, echo_target.address)
     change = MALFORMED[case][1]
     assert callable(change)
@@ -66,7 +83,9 @@ async def test_a_malformed_request_costs_its_stream_and_nothing_else(gateway: Ga
 
 @pytest.mark.row("XC-19")
 @pytest.mark.parametrize("token", [b"foo-bar", b"websocket", b"CONNECT-UDP"])
-async def test_an_unknown_protocol_is_answered_501(gateway: Gateway, peer: RawPeer, target: Target, token: bytes) -> None:
+async def test_an_unknown_protocol_is_answered_501(
+    gateway: Gateway, peer: RawPeer, target: Target, token: bytes
+) -> None:
     stream_id = peer.request(changed(connect_udp_fields(gateway.host, *target.address), b":protocol", token))
     assert (await peer.response(stream_id)).status == 501
 
@@ -77,7 +96,9 @@ async def test_the_host_in_authority_is_never_dialled(gateway: Gateway, peer: Ra
     listener = await asyncio.start_server(lambda *_: accepted.set(), "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     try:
-        stream_id = peer.request(changed(connect_udp_fields(gateway.host, *target.address), b":authority", b"127.0.0.1:%d" % port))
+        stream_id = peer.request(
+            changed(connect_udp_fields(gateway.host, *target.address), b":authority", b"127.0.0.1:%d" % port)
+        )
         await peer.response(stream_id)
         await peer.settled()
         assert not accepted.is_set()
@@ -86,7 +107,9 @@ async def test_the_host_in_authority_is_never_dialled(gateway: Gateway, peer: Ra
 
 
 @pytest.mark.row("XC-22", "UDP-45")
-async def test_a_clients_fin_ends_the_tunnel_cleanly_and_frees_the_socket(gateway: Gateway, peer: RawPeer, target: Target) -> None:
+async def test_a_clients_fin_ends_the_tunnel_cleanly_and_frees_the_socket(
+    gateway: Gateway, peer: RawPeer, target: Target
+) -> None:
     stream_id = await gateway.open(peer, target.address)
     peer.send_http_datagram(stream_id, b"hello")
     source = await target.peer()
@@ -97,7 +120,9 @@ async def test_a_clients_fin_ends_the_tunnel_cleanly_and_frees_the_socket(gatewa
 
 
 @pytest.mark.row("XC-23")
-async def test_a_clients_reset_ends_the_tunnel_and_frees_the_socket(gateway: Gateway, peer: RawPeer, target: Target) -> None:
+async def test_a_clients_reset_ends_the_tunnel_and_frees_the_socket(
+    gateway: Gateway, peer: RawPeer, target: Target
+) -> None:
     stream_id = await gateway.open(peer, target.address)
     peer.send_http_datagram(stream_id, b"hello")
     source = await target.peer()
@@ -129,14 +154,20 @@ async def socket_is_gone(address: tuple[str, int], seconds: float = 5.0) -> None
 
 
 @pytest.mark.row("XC-24", "XC-28", "XC-29")
-async def test_a_draining_gateway_says_goaway_keeps_tunnels_and_rejects_new_ones(gateway: Gateway, peer: RawPeer, echo_target: Target) -> None:
+async def test_a_draining_gateway_says_goaway_keeps_tunnels_and_rejects_new_ones(
+    gateway: Gateway, peer: RawPeer, echo_target: Target
+) -> None:
     stream_id = await gateway.open(peer, echo_target.address)
     draining = asyncio.ensure_future(gateway.server.drain(deadline_seconds=5.0))
 
     def goaway_ids() -> list[int]:
         for number, stream in peer.streams.items():
             if number & 0x3 == 0x3 and stream.data[:1] == b"\x00":
-                found = [wire.read_varint(f.payload) for f in wire.read_frames(stream.data[1:]) if f.type == wire.FRAME_GOAWAY]
+                found = [
+                    wire.read_varint(f.payload)
+                    for f in wire.read_frames(stream.data[1:])
+                    if f.type == wire.FRAME_GOAWAY
+                ]
                 return [value[0] for value in found if value is not None]
         return []
 
@@ -176,10 +207,13 @@ async def test_a_hundred_tunnels_work_on_one_connection(gateway: Gateway, peer: 
 
 
 @pytest.mark.row("XC-31")
-async def test_an_oversized_field_section_is_answered_431_and_the_connection_lives(gateway: Gateway, peer: RawPeer, echo_target: Target) -> None:
-    stream_id = peer.request(connect_udp_fields(gateway.host, *echo_target.address, extra=[(b"x-padding", b"x" * 2000)] * 32))
+async def test_an_oversized_field_section_is_answered_431_and_the_connection_lives(
+    gateway: Gateway, peer: RawPeer, echo_target: Target
+) -> None:
+    stream_id = peer.request(
+        connect_udp_fields(gateway.host, *echo_target.address, extra=[(b"x-padding", b"x" * 2000)] * 32)
+    )
     assert (await peer.response(stream_id)).status == 431
     alive = await gateway.open(peer, echo_target.address)
     peer.send_http_datagram(alive, b"alive")
     assert await peer.http_datagram(alive) == b"\x00alive"
-

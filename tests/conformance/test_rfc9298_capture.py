@@ -43,7 +43,9 @@ async def packet_with(capture: socket.socket, payload: bytes) -> bytes:
 
 
 @pytest.mark.row("UDP-48", "UDP-50")
-async def test_an_ipv4_datagram_leaves_with_df_and_not_ect(gateway: Gateway, peer: RawPeer, target: Target, loopback_capture: socket.socket) -> None:
+async def test_an_ipv4_datagram_leaves_with_df_and_not_ect(
+    gateway: Gateway, peer: RawPeer, target: Target, loopback_capture: socket.socket
+) -> None:
     stream_id = await gateway.open(peer, target.address)
     payload = b"is DF set on this one?"
     peer.send_http_datagram(stream_id, payload)
@@ -56,7 +58,9 @@ async def test_an_ipv4_datagram_leaves_with_df_and_not_ect(gateway: Gateway, pee
 
 
 @pytest.mark.row("UDP-49")
-async def test_an_ipv6_datagram_leaves_without_a_fragment_header(gateway: Gateway, peer: RawPeer, loopback_capture: socket.socket) -> None:
+async def test_an_ipv6_datagram_leaves_without_a_fragment_header(
+    gateway: Gateway, peer: RawPeer, loopback_capture: socket.socket
+) -> None:
     try:
         opening = udp_target("::1")
         async with opening as target:

@@ -42,7 +42,10 @@ async def test_the_default_template_is_served(gateway: Gateway, peer: RawPeer, t
 
 @pytest.mark.row("UDP-14")
 async def test_a_query_template_is_served_beside_the_default(open_gateway: OpenGateway, target: Target) -> None:
-    async with open_gateway(templates=["/.well-known/masque/udp/{target_host}/{target_port}/", QUERY_TEMPLATE]) as gateway, gateway.client() as peer:
+    async with (
+        open_gateway(templates=["/.well-known/masque/udp/{target_host}/{target_port}/", QUERY_TEMPLATE]) as gateway,
+        gateway.client() as peer,
+    ):
         port = target.address[1]
         assert (await ask(gateway, peer, f"/v1/proxy?h=127.0.0.1&p={port}")).status == 200
         assert (await ask(gateway, peer, path_of("127.0.0.1", port))).status == 200
@@ -53,9 +56,13 @@ async def test_a_third_variable_is_served_and_an_unknown_one_refused(open_gatewa
     template = "/v1/proxy{?target_host,target_port,note}"
     async with open_gateway(templates=[template]) as gateway, gateway.client() as peer:
         port = target.address[1]
-        assert (await ask(gateway, peer, f"/v1/proxy?target_host=127.0.0.1&target_port={port}&note=hello")).status == 200
+        assert (
+            await ask(gateway, peer, f"/v1/proxy?target_host=127.0.0.1&target_port={port}&note=hello")
+        ).status == 200
         assert (await ask(gateway, peer, f"/v1/proxy?target_host=127.0.0.1&target_port={port}&other=1")).status == 400
-        assert (await ask(gateway, peer, f"/v1/proxy?target_host=127.0.0.1&target_host=127.0.0.2&target_port={port}")).status == 400
+        assert (
+            await ask(gateway, peer, f"/v1/proxy?target_host=127.0.0.1&target_host=127.0.0.2&target_port={port}")
+        ).status == 400
 
 
 @pytest.mark.row("UDP-75")
@@ -81,7 +88,7 @@ async def test_an_ipv6_target_with_encoded_colons_is_reached(gateway: Gateway, p
 
 @pytest.mark.row("UDP-5", "UDP-6", "UDP-7", "UDP-8", "UDP-9", "UDP-10", "UDP-11", "UDP-13")
 @pytest.mark.parametrize(
-    "path,statuses",
+    ("path", "statuses"),
     [
         (path_of("[%3A%3A1]", 443), {400}),
         (path_of("%5B%3A%3A1%5D", 443), {400}),
@@ -154,14 +161,16 @@ async def test_two_tunnels_to_one_target_have_two_ports(gateway: Gateway, peer: 
 async def test_an_idle_tunnel_ends_and_takes_its_stream_along(open_gateway: OpenGateway, target: Target) -> None:
     # 30 s is the least that the limit allows, too long for a test: the machine's own tests run the clock (moretta-proto),
     # here only the setting's lower bound is shown.
-    with pytest.raises(Exception, match="udp_idle_timeout|idle"):
-        async with open_gateway(limits={"udp_idle_timeout_seconds": 5}):
+    with pytest.raises(Exception, match=r"limits\.idle_timeout"):
+        async with open_gateway(limits={"idle_timeout_seconds": 5}):
             pass
 
 
 @pytest.mark.row("UDP-44", "UDP-71")
 @pytest.mark.differs_when_hardened("hardened counts socket errors and keeps the tunnel (C-19)")
-async def test_an_unreachable_port_ends_its_stream_within_a_second(gateway: Gateway, peer: RawPeer, echo_target: Target) -> None:
+async def test_an_unreachable_port_ends_its_stream_within_a_second(
+    gateway: Gateway, peer: RawPeer, echo_target: Target
+) -> None:
     other = await gateway.open(peer, echo_target.address)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
         closed.bind(("127.0.0.1", 0))
@@ -174,7 +183,9 @@ async def test_an_unreachable_port_ends_its_stream_within_a_second(gateway: Gate
 
 
 @pytest.mark.row("UDP-46")
-async def test_the_largest_payload_is_handled_and_one_byte_more_resets_the_stream(gateway: Gateway, peer: RawPeer, target: Target) -> None:
+async def test_the_largest_payload_is_handled_and_one_byte_more_resets_the_stream(
+    gateway: Gateway, peer: RawPeer, target: Target
+) -> None:
     stream_id = await gateway.open(peer, target.address)
     peer.send_data(stream_id, wire.datagram_capsule(bytes(65527)))
     peer.send_data(stream_id, wire.datagram_capsule(b"after"))
@@ -186,7 +197,12 @@ async def test_the_largest_payload_is_handled_and_one_byte_more_resets_the_strea
 
 @pytest.mark.row("UDP-74")
 async def test_many_parallel_tunnels_stay_separate(gateway: Gateway) -> None:
-    async with gateway.client() as one, gateway.client() as two, udp_target(echo=True) as first, udp_target(echo=True) as second:
+    async with (
+        gateway.client() as one,
+        gateway.client() as two,
+        udp_target(echo=True) as first,
+        udp_target(echo=True) as second,
+    ):
         tunnels: list[tuple[RawPeer, int, bytes]] = []
         for index in range(120):
             peer, target = (one, two)[index % 2], (first, second)[index // 2 % 2]
@@ -236,7 +252,9 @@ async def test_an_empty_payload_passes_both_ways(gateway: Gateway, peer: RawPeer
 
 
 @pytest.mark.row("UDP-47")
-async def test_a_payload_over_the_paths_mtu_is_dropped_without_an_error(gateway: Gateway, peer: RawPeer, echo_target: Target) -> None:
+async def test_a_payload_over_the_paths_mtu_is_dropped_without_an_error(
+    gateway: Gateway, peer: RawPeer, echo_target: Target
+) -> None:
     stream_id = await gateway.open(peer, echo_target.address)
     peer.send_data(stream_id, wire.datagram_capsule(bytes(65000)))
     peer.send_http_datagram(stream_id, b"after")
@@ -245,7 +263,9 @@ async def test_a_payload_over_the_paths_mtu_is_dropped_without_an_error(gateway:
 
 
 @pytest.mark.row("UDP-53")
-async def test_a_target_payload_too_large_for_a_datagram_is_dropped_and_not_sent_as_a_capsule(gateway: Gateway, peer: RawPeer, target: Target) -> None:
+async def test_a_target_payload_too_large_for_a_datagram_is_dropped_and_not_sent_as_a_capsule(
+    gateway: Gateway, peer: RawPeer, target: Target
+) -> None:
     stream_id = await gateway.open(peer, target.address)
     peer.send_http_datagram(stream_id, b"hello")
     source = await target.peer()
@@ -269,7 +289,9 @@ async def test_an_unknown_context_is_dropped(gateway: Gateway, peer: RawPeer, ta
 
 @pytest.mark.row("UDP-57")
 @pytest.mark.parametrize("size", [2, 4, 8])
-async def test_a_padded_context_zero_is_context_zero(gateway: Gateway, peer: RawPeer, target: Target, size: int) -> None:
+async def test_a_padded_context_zero_is_context_zero(
+    gateway: Gateway, peer: RawPeer, target: Target, size: int
+) -> None:
     stream_id = await gateway.open(peer, target.address)
     peer.send_http_datagram(stream_id, b"padded", context=wire.varint(0, size))
     assert await target.take() == b"padded"
@@ -298,7 +320,9 @@ async def test_a_flood_of_unknown_contexts_is_dropped(gateway: Gateway, peer: Ra
 
 
 @pytest.mark.row("UDP-60")
-async def test_datagrams_and_capsules_ahead_of_the_response_are_delivered_or_dropped(gateway: Gateway, peer: RawPeer, target: Target) -> None:
+async def test_datagrams_and_capsules_ahead_of_the_response_are_delivered_or_dropped(
+    gateway: Gateway, peer: RawPeer, target: Target
+) -> None:
     stream_id = peer.request(connect_udp_fields(gateway.host, *target.address))
     peer.send_http_datagram(stream_id, b"optimistic")
     peer.send_data(stream_id, wire.datagram_capsule(b"optimistic capsule"))
@@ -325,7 +349,9 @@ async def test_a_quiet_tunnel_is_not_delayed(gateway: Gateway, peer: RawPeer, ec
 
 
 @pytest.mark.row("UDP-50", "UDP-51")
-async def test_datagrams_to_the_target_are_not_ect_and_marks_from_it_are_ignored(gateway: Gateway, peer: RawPeer) -> None:
+async def test_datagrams_to_the_target_are_not_ect_and_marks_from_it_are_ignored(
+    gateway: Gateway, peer: RawPeer
+) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
         target.bind(("127.0.0.1", 0))
         target.settimeout(5)
@@ -345,8 +371,29 @@ async def test_datagrams_to_the_target_are_not_ect_and_marks_from_it_are_ignored
 # Section 7: security
 
 
-FORBIDDEN = ["127.0.0.1", "127.8.8.8", "169.254.169.254", "224.0.0.1", "255.255.255.255", "0.0.0.0", "fe80%3A%3A1", "ff02%3A%3A1", "%3A%3A1", "%3A%3A"]
-DEFAULT_DENY = ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "fc00%3A%3A1", "%3A%3Affff%3A127.0.0.1", "64%3Aff9b%3A%3A7f00%3A1", "198.18.0.1", "240.0.0.1"]
+FORBIDDEN = [
+    "127.0.0.1",
+    "127.8.8.8",
+    "169.254.169.254",
+    "224.0.0.1",
+    "255.255.255.255",
+    "0.0.0.0",
+    "fe80%3A%3A1",
+    "ff02%3A%3A1",
+    "%3A%3A1",
+    "%3A%3A",
+]
+DEFAULT_DENY = [
+    "10.0.0.1",
+    "192.168.1.1",
+    "172.16.0.1",
+    "100.64.0.1",
+    "fc00%3A%3A1",
+    "%3A%3Affff%3A127.0.0.1",
+    "64%3Aff9b%3A%3A7f00%3A1",
+    "198.18.0.1",
+    "240.0.0.1",
+]
 
 
 @pytest.mark.row("UDP-63", "UDP-64")
@@ -356,7 +403,9 @@ async def test_special_addresses_are_refused_by_default(open_gateway: OpenGatewa
     async with open_gateway(rules=rules, danger=[]) as gateway, gateway.client() as peer:
         response = await ask(gateway, peer, path_of(host, 9))
         assert response.status == 403
-        assert b"error=destination_ip_prohibited" in proxy_status(response) or b"error=http_request_denied" in proxy_status(response)
+        assert b"error=destination_ip_prohibited" in proxy_status(
+            response
+        ) or b"error=http_request_denied" in proxy_status(response)
         assert b"127.0.0.1" not in proxy_status(response), "refusals carry no address (C-13)"
 
 
@@ -383,5 +432,3 @@ async def test_without_an_identity_only_a_loopback_listener_serves(open_gateway:
     with pytest.raises(Exception, match="danger_allow_anonymous"):
         async with open_gateway(listener={"address": ["192.0.2.1:0"]}):
             pass
-
-

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio
 
 
 @dataclass
-class Zone(BaseResolver):
+class Zone(BaseResolver):  # type: ignore[misc]
     """Answers from `records`; a name in `silent` is never answered, one in `codes` gets that code. Remembers every question."""
 
     records: dict[str, list[str]] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Zone(BaseResolver):
     gate: threading.Event | None = None
     port: int = 0
 
-    def resolve(self, request: DNSRecord, handler: DNSHandler) -> DNSRecord:
+    def resolve(self, request: DNSRecord, _handler: DNSHandler) -> DNSRecord:
         name, kind = str(request.q.qname).rstrip(".").lower(), QTYPE[request.q.qtype]
         self.questions.append((name, kind))
         if name in self.silent:
@@ -79,7 +79,9 @@ async def ask(gateway: Gateway, peer: RawPeer, host: str, port: int, seconds: fl
 
 
 @pytest.mark.row("UDP-4")
-async def test_a_name_is_resolved_by_the_gateway_with_at_most_one_question_of_each_kind(open_gateway: OpenGateway, zone: Zone, echo_target: Target) -> None:
+async def test_a_name_is_resolved_by_the_gateway_with_at_most_one_question_of_each_kind(
+    open_gateway: OpenGateway, zone: Zone, echo_target: Target
+) -> None:
     async with open_gateway(resolver=resolver(zone)) as gateway, gateway.client() as peer:
         stream_id = await gateway.open(peer, ("localhost-alias.test", echo_target.address[1]))
         peer.send_http_datagram(stream_id, b"by name")
@@ -89,8 +91,12 @@ async def test_a_name_is_resolved_by_the_gateway_with_at_most_one_question_of_ea
 
 
 @pytest.mark.row("UDP-31")
-@pytest.mark.parametrize("name,code", [("nowhere.test", b"NXDOMAIN"), ("broken.test", b"SERVFAIL"), ("refused.test", b"REFUSED")])
-async def test_a_resolver_error_is_502_with_its_code(open_gateway: OpenGateway, zone: Zone, name: str, code: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "code"), [("nowhere.test", b"NXDOMAIN"), ("broken.test", b"SERVFAIL"), ("refused.test", b"REFUSED")]
+)
+async def test_a_resolver_error_is_502_with_its_code(
+    open_gateway: OpenGateway, zone: Zone, name: str, code: bytes
+) -> None:
     zone.codes |= {"broken.test": "SERVFAIL", "refused.test": "REFUSED"}
     async with open_gateway(resolver=resolver(zone)) as gateway, gateway.client() as peer:
         response = await ask(gateway, peer, name, 9)
@@ -117,7 +123,9 @@ async def test_a_silent_resolver_is_504(open_gateway: OpenGateway, zone: Zone) -
 
 
 @pytest.mark.row("UDP-33")
-async def test_no_response_leaves_before_the_resolver_has_answered(open_gateway: OpenGateway, zone: Zone, target: Target) -> None:
+async def test_no_response_leaves_before_the_resolver_has_answered(
+    open_gateway: OpenGateway, zone: Zone, target: Target
+) -> None:
     zone.gate = threading.Event()
     async with open_gateway(resolver=resolver(zone)) as gateway, gateway.client() as peer:
         stream_id = peer.request(connect_udp_fields(gateway.host, "localhost-alias.test", target.address[1]))
@@ -136,10 +144,30 @@ PUBLIC = [{"id": "public", "action": "allow", "protocol": "udp", "destination": 
 @pytest.mark.row("UDP-65")
 @pytest.mark.parametrize(
     "answers",
-    [["127.0.0.1"], ["0.0.0.0"], ["169.254.169.254"], ["::1"], ["::ffff:7f00:1"], ["192.0.2.1", "10.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["8.8.8.8", "::1"]],
-    ids=["loopback", "unspecified", "metadata", "loopback v6", "mapped", "documentation and private", "D-2 public and loopback", "D-3 public and loopback v6"],
+    [
+        ["127.0.0.1"],
+        ["0.0.0.0"],
+        ["169.254.169.254"],
+        ["::1"],
+        ["::ffff:7f00:1"],
+        ["192.0.2.1", "10.0.0.1"],
+        ["8.8.8.8", "127.0.0.1"],
+        ["8.8.8.8", "::1"],
+    ],
+    ids=[
+        "loopback",
+        "unspecified",
+        "metadata",
+        "loopback v6",
+        "mapped",
+        "documentation and private",
+        "D-2 public and loopback",
+        "D-3 public and loopback v6",
+    ],
 )
-async def test_a_name_with_any_refused_answer_is_refused(open_gateway: OpenGateway, zone: Zone, answers: list[str]) -> None:
+async def test_a_name_with_any_refused_answer_is_refused(
+    open_gateway: OpenGateway, zone: Zone, answers: list[str]
+) -> None:
     zone.records["rebind.test"] = answers
     async with open_gateway(resolver=resolver(zone), rules=PUBLIC, danger=[]) as gateway, gateway.client() as peer:
         response = await ask(gateway, peer, "rebind.test", 9)
@@ -148,10 +176,20 @@ async def test_a_name_with_any_refused_answer_is_refused(open_gateway: OpenGatew
 
 
 @pytest.mark.row("UDP-66")
-async def test_the_address_checked_is_the_address_connected(open_gateway: OpenGateway, zone: Zone, target: Target) -> None:
+async def test_the_address_checked_is_the_address_connected(
+    open_gateway: OpenGateway, zone: Zone, target: Target
+) -> None:
     """A second lookup would find another address: there is none (D-1)."""
     zone.records["rebind.test"] = ["127.0.0.1"]
-    rules = [{"id": "one", "action": "allow", "protocol": "udp", "destination": ["rebind.test", "127.0.0.1/32"], "ports": "*"}]
+    rules = [
+        {
+            "id": "one",
+            "action": "allow",
+            "protocol": "udp",
+            "destination": ["rebind.test", "127.0.0.1/32"],
+            "ports": "*",
+        }
+    ]
     async with open_gateway(resolver=resolver(zone), rules=rules) as gateway, gateway.client() as peer:
         stream_id = await gateway.open(peer, ("rebind.test", target.address[1]))
         asked = len(zone.questions)

@@ -27,7 +27,14 @@ def go_peers() -> Path:
             ("client", "github.com/quic-go/masque-go/cmd/client"),
             ("proxy", "github.com/quic-go/masque-go/cmd/proxy"),
         ):
-            built = subprocess.run([go, "build", "-trimpath", "-o", str(BUILT / name), package], cwd=SOURCE, capture_output=True, text=True, timeout=600, check=False)
+            built = subprocess.run(
+                [go, "build", "-trimpath", "-o", str(BUILT / name), package],
+                cwd=SOURCE,
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
             if built.returncode != 0:
                 pytest.fail(f"go build {package} failed:\n{built.stderr}")
     return BUILT

@@ -54,7 +54,9 @@ class Peer:
 @contextlib.asynccontextmanager
 async def running(*arguments: str | Path, environment: dict[str, str] | None = None) -> AsyncIterator[Peer]:
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*map(str, arguments), stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **(environment or {})})
+    process = await asyncio.create_subprocess_exec(
+        *map(str, arguments), stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **(environment or {})}
+    )
     try:
         yield Peer(process)
     finally:
@@ -87,22 +89,27 @@ async def http3_origin(authority: Authority) -> AsyncIterator[int]:
                 if isinstance(found, HeadersReceived):
                     assert self.http is not None
                     self.http.send_headers(found.stream_id, [(b":status", b"200")])
-                    self.http.send_data(found.stream_id, b"hello from the origin", True)
+                    self.http.send_data(found.stream_id, b"hello from the origin", end_stream=True)
                     self.transmit()
 
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
     configuration.load_cert_chain(str(authority.certificate), str(authority.key))
     server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=Origin)
+    assert server._transport is not None
     yield server._transport.get_extra_info("sockname")[1]
     server.close()
 
 
-async def test_masque_gos_own_client_fetches_a_page_through_our_gateway(go_peers: Path, open_gateway: OpenGateway, authority: Authority, http3_origin: int) -> None:
+async def test_masque_gos_own_client_fetches_a_page_through_our_gateway(
+    go_peers: Path, open_gateway: OpenGateway, authority: Authority, http3_origin: int
+) -> None:
     """An inner QUIC handshake works from its first packet (CF-4)."""
     async with open_gateway() as gateway:
         template = f"https://localhost:{gateway.address[1]}/.well-known/masque/udp/{{target_host}}/{{target_port}}/"
         trust = {"SSL_CERT_FILE": str(authority.ca_file)}
-        async with running(go_peers / "client", "-t", template, f"https://127.0.0.1:{http3_origin}/", environment=trust) as peer:
+        async with running(
+            go_peers / "client", "-t", template, f"https://127.0.0.1:{http3_origin}/", environment=trust
+        ) as peer:
             _, stderr = await asyncio.wait_for(peer.process.communicate(), PATIENCE_SECONDS)
             assert b"HTTP status: 200" in stderr, stderr.decode()
             assert b"hello from the origin" in stderr
@@ -110,11 +117,25 @@ async def test_masque_gos_own_client_fetches_a_page_through_our_gateway(go_peers
 
 def client_arguments(go_peers: Path, port: int, authority: Authority, target: tuple[str, int]) -> list[str | Path]:
     template = f"https://127.0.0.1:{port}/.well-known/masque/udp/{{target_host}}/{{target_port}}/"
-    return [go_peers / "interop", "client", "-template", template, "-ca", authority.ca_file, "-target", f"{target[0]}:{target[1]}"]
+    return [
+        go_peers / "interop",
+        "client",
+        "-template",
+        template,
+        "-ca",
+        authority.ca_file,
+        "-target",
+        f"{target[0]}:{target[1]}",
+    ]
 
 
-async def test_payloads_of_64_to_1400_bytes_pass_both_ways_through_our_gateway(go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target) -> None:
-    async with open_gateway() as gateway, running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer:
+async def test_payloads_of_64_to_1400_bytes_pass_both_ways_through_our_gateway(
+    go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target
+) -> None:
+    async with (
+        open_gateway() as gateway,
+        running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer,
+    ):
         await peer.fact("opened")
         for size in LARGE_SIZES:
             await echoed_by_peer(peer, size)
@@ -132,23 +153,38 @@ async def echoed_by_peer(peer: Peer, size: int) -> None:
                     return
 
 
-async def test_a_refusal_of_ours_reaches_masque_go_with_its_proxy_status(go_peers: Path, open_gateway: OpenGateway, authority: Authority, target: Target) -> None:
-    async with open_gateway(rules=[]) as gateway, running(*client_arguments(go_peers, gateway.address[1], authority, target.address)) as peer:
+async def test_a_refusal_of_ours_reaches_masque_go_with_its_proxy_status(
+    go_peers: Path, open_gateway: OpenGateway, authority: Authority, target: Target
+) -> None:
+    async with (
+        open_gateway(rules=[]) as gateway,
+        running(*client_arguments(go_peers, gateway.address[1], authority, target.address)) as peer,
+    ):
         fact = await peer.fact("response")
         assert fact["status"] == 403
-        assert "http_request_denied" in fact["proxy_status"]
+        assert "error=destination_ip_prohibited" in fact["proxy_status"]
 
 
-async def test_masque_gos_close_frees_the_tunnel_at_our_gateway(go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target) -> None:
-    async with open_gateway() as gateway, running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer:
+async def test_masque_gos_close_frees_the_tunnel_at_our_gateway(
+    go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target
+) -> None:
+    async with (
+        open_gateway() as gateway,
+        running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer,
+    ):
         await peer.fact("opened")
         await echoed_by_peer(peer, 64)
         peer.command(do="close")
         await peer.fact("ended")
 
 
-async def test_our_drain_ends_masque_gos_tunnel(go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target) -> None:
-    async with open_gateway() as gateway, running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer:
+async def test_our_drain_ends_masque_gos_tunnel(
+    go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target
+) -> None:
+    async with (
+        open_gateway() as gateway,
+        running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer,
+    ):
         await peer.fact("opened")
         await echoed_by_peer(peer, 64)
         await gateway.server.drain(deadline_seconds=0.2)
@@ -162,7 +198,9 @@ async def test_our_drain_ends_masque_gos_tunnel(go_peers: Path, open_gateway: Op
 async def stock_proxy(go_peers: Path, authority: Authority) -> AsyncIterator[str]:
     port = free_port()
     template = f"https://127.0.0.1:{port}/masque?h={{target_host}}&p={{target_port}}"
-    async with running(go_peers / "proxy", "-t", template, "-b", f"127.0.0.1:{port}", "-c", authority.certificate, "-k", authority.key):
+    async with running(
+        go_peers / "proxy", "-t", template, "-b", f"127.0.0.1:{port}", "-c", authority.certificate, "-k", authority.key
+    ):
         yield template
 
 
@@ -170,7 +208,17 @@ async def stock_proxy(go_peers: Path, authority: Authority) -> AsyncIterator[str
 async def harness_proxy(go_peers: Path, authority: Authority, *arguments: str) -> AsyncIterator[tuple[str, Peer]]:
     port = free_port()
     template = f"https://127.0.0.1:{port}/masque?h={{target_host}}&p={{target_port}}"
-    options = ["-template", template, "-bind", f"127.0.0.1:{port}", "-cert", authority.certificate, "-key", authority.key, *arguments]
+    options: list[str | Path] = [
+        "-template",
+        template,
+        "-bind",
+        f"127.0.0.1:{port}",
+        "-cert",
+        authority.certificate,
+        "-key",
+        authority.key,
+        *arguments,
+    ]
     async with running(go_peers / "interop", "proxy", *options) as peer:
         await peer.fact("listening")
         yield template, peer
@@ -187,7 +235,9 @@ async def echoed_by_us(tunnel: moretta.UdpTunnel, size: int) -> None:
                     return
 
 
-async def test_our_client_speaks_with_masque_gos_own_proxy(go_peers: Path, authority: Authority, echo_target: Target) -> None:
+async def test_our_client_speaks_with_masque_gos_own_proxy(
+    go_peers: Path, authority: Authority, echo_target: Target
+) -> None:
     async with (
         stock_proxy(go_peers, authority) as template,
         moretta.connect(template, ca_file=authority.ca_file) as gateway,
@@ -198,7 +248,9 @@ async def test_our_client_speaks_with_masque_gos_own_proxy(go_peers: Path, autho
             await echoed_by_us(tunnel, size)
 
 
-async def test_our_client_passes_1400_bytes_through_a_proxy_with_larger_packets(go_peers: Path, authority: Authority, echo_target: Target) -> None:
+async def test_our_client_passes_1400_bytes_through_a_proxy_with_larger_packets(
+    go_peers: Path, authority: Authority, echo_target: Target
+) -> None:
     async with (
         harness_proxy(go_peers, authority) as (template, _),
         moretta.connect(template, ca_file=authority.ca_file) as gateway,
@@ -208,15 +260,25 @@ async def test_our_client_passes_1400_bytes_through_a_proxy_with_larger_packets(
             await echoed_by_us(tunnel, size)
 
 
-async def test_a_refusal_of_masque_go_is_raised_with_its_status(go_peers: Path, authority: Authority, target: Target) -> None:
-    async with harness_proxy(go_peers, authority, "-refuse", "403") as (template, _), moretta.connect(template, ca_file=authority.ca_file) as gateway:
+async def test_a_refusal_of_masque_go_is_raised_with_its_status(
+    go_peers: Path, authority: Authority, target: Target
+) -> None:
+    async with (
+        harness_proxy(go_peers, authority, "-refuse", "403") as (template, _),
+        moretta.connect(template, ca_file=authority.ca_file) as gateway,
+    ):
         with pytest.raises(moretta.TunnelRefused) as refused:
             await gateway.open_udp(*target.address)
         assert refused.value.status == 403
 
 
-async def test_our_close_ends_masque_gos_tunnel_and_the_connection_goes_on(go_peers: Path, authority: Authority, echo_target: Target) -> None:
-    async with harness_proxy(go_peers, authority) as (template, _), moretta.connect(template, ca_file=authority.ca_file) as gateway:
+async def test_our_close_ends_masque_gos_tunnel_and_the_connection_goes_on(
+    go_peers: Path, authority: Authority, echo_target: Target
+) -> None:
+    async with (
+        harness_proxy(go_peers, authority) as (template, _),
+        moretta.connect(template, ca_file=authority.ca_file) as gateway,
+    ):
         async with gateway.open_udp(*echo_target.address) as tunnel:
             await echoed_by_us(tunnel, 64)
         async with gateway.open_udp(*echo_target.address) as tunnel:
@@ -224,7 +286,10 @@ async def test_our_close_ends_masque_gos_tunnel_and_the_connection_goes_on(go_pe
 
 
 async def test_masque_gos_close_ends_our_tunnel(go_peers: Path, authority: Authority, echo_target: Target) -> None:
-    async with harness_proxy(go_peers, authority) as (template, peer), moretta.connect(template, ca_file=authority.ca_file) as gateway:
+    async with (
+        harness_proxy(go_peers, authority) as (template, peer),
+        moretta.connect(template, ca_file=authority.ca_file) as gateway,
+    ):
         tunnel = await gateway.open_udp(*echo_target.address)
         await echoed_by_us(tunnel, 64)
         peer.command(do="close")

@@ -13,7 +13,6 @@ import pytest
 import trustme
 
 import moretta
-
 from rig.peer import RawPeer, connect_udp_fields, raw_client
 
 WAIT_SECONDS = 10.0
@@ -166,16 +165,23 @@ def open_gateway(authority: Authority, request: pytest.FixtureRequest) -> OpenGa
             "policy": {
                 "danger_allow_prefixes": ["127.0.0.0/8", "::1/128"] if danger is None else danger,
                 "danger_allow_own_addresses": True,
-                "rule": [{"id": "all", "action": "allow", "protocol": "udp", "destination": ["*", "127.0.0.0/8", "::1/128"], "ports": "*"}]
+                "rule": [
+                    {
+                        "id": "all",
+                        "action": "allow",
+                        "protocol": "udp",
+                        "destination": ["*", "127.0.0.0/8", "::1/128"],
+                        "ports": "*",
+                    }
+                ]
                 if rules is None
                 else rules,
             },
         }
         if danger is not None:
             configuration["policy"]["danger_allow_own_addresses"] = False
-        for key, value in (("limits", limits), ("profile_overrides", overrides), ("resolver", resolver)):
-            if value is not None:
-                configuration[key] = value
+        optional = {"limits": limits, "profile_overrides": overrides, "resolver": resolver}
+        configuration |= {key: value for key, value in optional.items() if value is not None}
         async with moretta.Server(configuration) as server:
             host, port = server.addresses[0][:2]
             yield Gateway(server, (host, port), authority)

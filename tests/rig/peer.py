@@ -104,7 +104,9 @@ class RawPeer(QuicConnectionProtocol):
                     await self._changed.wait()
                 return value
         except TimeoutError:
-            raise AssertionError(f"waited {seconds:g} s in vain for {what}; closed={self.closed}, streams={self.streams}") from None
+            raise AssertionError(
+                f"waited {seconds:g} s in vain for {what}; closed={self.closed}, streams={self.streams}"
+            ) from None
 
     async def settled(self) -> None:
         """Waits until the other side has acknowledged a PING sent now, so that all sent before has been read by its QUIC."""
@@ -121,7 +123,9 @@ class RawPeer(QuicConnectionProtocol):
         self._quic.send_datagram_frame(data)
         self.transmit()
 
-    def send_http_datagram(self, stream_id: int, payload: bytes, *, context: bytes = b"\x00", quarter: bytes | None = None) -> None:
+    def send_http_datagram(
+        self, stream_id: int, payload: bytes, *, context: bytes = b"\x00", quarter: bytes | None = None
+    ) -> None:
         self.send_datagram_frame((wire.varint(stream_id // 4) if quarter is None else quarter) + context + payload)
 
     def reset(self, stream_id: int, code: int = wire.H3_REQUEST_CANCELLED) -> None:
@@ -179,7 +183,11 @@ class RawPeer(QuicConnectionProtocol):
         return [self._decoder.feed_header(stream_id, section)[1] for section in sections]
 
     async def response(self, stream_id: int, seconds: float = PATIENCE_SECONDS) -> Response:
-        await self.until(lambda: self.frames(stream_id) or self.stream(stream_id).ended or self.closed, f"a response on stream {stream_id}", seconds)
+        await self.until(
+            lambda: self.frames(stream_id) or self.stream(stream_id).ended or self.closed,
+            f"a response on stream {stream_id}",
+            seconds,
+        )
         heads = self.heads(stream_id)
         assert heads, f"no response on stream {stream_id}: {self.stream(stream_id)}, closed={self.closed}"
         fields = heads[0]
@@ -192,7 +200,11 @@ class RawPeer(QuicConnectionProtocol):
         return dict(self.heads(stream_id)[0])
 
     async def stream_reset(self, stream_id: int, seconds: float = PATIENCE_SECONDS) -> int:
-        await self.until(lambda: self.stream(stream_id).reset_code is not None or self.closed, f"a reset of stream {stream_id}", seconds)
+        await self.until(
+            lambda: self.stream(stream_id).reset_code is not None or self.closed,
+            f"a reset of stream {stream_id}",
+            seconds,
+        )
         assert self.closed is None, f"the whole connection was closed: {self.closed}"
         code = self.stream(stream_id).reset_code
         assert code is not None
@@ -217,7 +229,8 @@ class RawPeer(QuicConnectionProtocol):
                     return [self.datagrams.pop(index)[len(quarter) :]]
             return []
 
-        return (await self.until(take, f"a datagram for stream {stream_id}", seconds))[0]
+        found: list[bytes] = await self.until(take, f"a datagram for stream {stream_id}", seconds)
+        return found[0]
 
     async def settings_pairs(self) -> list[tuple[int, int]]:
         """The peer's SETTINGS as they stand on the wire."""
@@ -247,7 +260,9 @@ class RawPeer(QuicConnectionProtocol):
         return self._quic
 
 
-def connect_udp_fields(authority: str, target_host: str, target_port: int | str, *, path: str | None = None, extra: Fields | None = None) -> Fields:
+def connect_udp_fields(
+    authority: str, target_host: str, target_port: int | str, *, path: str | None = None, extra: Fields | None = None
+) -> Fields:
     if path is None:
         path = f"/.well-known/masque/udp/{target_host.replace(':', '%3A')}/{target_port}/"
     return [
@@ -271,12 +286,16 @@ async def raw_client(
     **connect_arguments: Any,
 ) -> AsyncIterator[RawPeer]:
     """A connected client; `settings=None` leaves the control stream to the test."""
-    configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], max_datagram_frame_size=max_datagram_frame_size, server_name="localhost")
+    configuration = QuicConfiguration(
+        is_client=True, alpn_protocols=["h3"], max_datagram_frame_size=max_datagram_frame_size, server_name="localhost"
+    )
     configuration.max_datagram_size = PACKET_BYTES
     configuration.load_verify_locations(cafile=str(ca_file))
     if prepare is not None:
         prepare(configuration)
-    async with connect(address[0], address[1], configuration=configuration, create_protocol=RawPeer, **connect_arguments) as peer:
+    async with connect(
+        address[0], address[1], configuration=configuration, create_protocol=RawPeer, **connect_arguments
+    ) as peer:
         assert isinstance(peer, RawPeer)
         if settings is not None:
             peer.open_control(settings)
@@ -304,10 +323,15 @@ async def raw_server(
     certificate: Path,
     key: Path,
     *,
-    settings: Iterable[tuple[int, int]] | None = ((wire.SETTING_ENABLE_CONNECT_PROTOCOL, 1), (wire.SETTING_H3_DATAGRAM, 1)),
+    settings: Iterable[tuple[int, int]] | None = (
+        (wire.SETTING_ENABLE_CONNECT_PROTOCOL, 1),
+        (wire.SETTING_H3_DATAGRAM, 1),
+    ),
     max_datagram_frame_size: int | None = 65536,
 ) -> AsyncIterator[RawServer]:
-    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=max_datagram_frame_size)
+    configuration = QuicConfiguration(
+        is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=max_datagram_frame_size
+    )
     configuration.max_datagram_size = PACKET_BYTES
     configuration.load_cert_chain(str(certificate), str(key))
     state = RawServer(("127.0.0.1", 0))
@@ -322,10 +346,9 @@ async def raw_server(
             super().quic_event_received(event)
 
     server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=ServerPeer)
+    assert server._transport is not None
     state.address = server._transport.get_extra_info("sockname")[:2]
     try:
         yield state
     finally:
         server.close()
-
-

@@ -70,7 +70,9 @@ def settings(pairs: list[tuple[int, int]]) -> bytes:
     return frame(FRAME_SETTINGS, b"".join(varint(k) + varint(v) for k, v in pairs))
 
 
-def capsule(capsule_type: int, value: bytes = b"", *, type_size: int | None = None, length_size: int | None = None) -> bytes:
+def capsule(
+    capsule_type: int, value: bytes = b"", *, type_size: int | None = None, length_size: int | None = None
+) -> bytes:
     return varint(capsule_type, type_size) + varint(len(value), length_size) + value
 
 

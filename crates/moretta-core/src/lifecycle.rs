@@ -135,10 +135,11 @@ impl Core {
         if connection.stage != Stage::Open {
             return;
         }
-        let changed = Self::follow_path(connection);
+        let mut changed = Self::follow_path(connection);
         let allowed = connection.http.datagrams_allowed() && connection.max_datagram.is_some();
         if allowed != connection.datagrams {
             connection.datagrams = allowed;
+            changed = true;
             for key in connection.tunnels.all() {
                 if let Some(machine) = self.tunnels.get_mut(key).and_then(|tunnel| tunnel.machine.as_mut()) {
                     machine.set_datagrams(allowed);
@@ -149,7 +150,7 @@ impl Core {
             for key in connection.tunnels.all() {
                 let Some(tunnel) = self.tunnels.get(key) else { continue };
                 if let (Some(flow), Side::Client(_)) = (tunnel.flow, &tunnel.side) {
-                    let max_datagram_bytes = tunnel.max_payload(connection.max_datagram);
+                    let max_datagram_bytes = tunnel.announced_payload(connection.max_datagram);
                     out.actions.push(Action::FlowLimit { flow: flow_id(flow), max_datagram_bytes });
                 }
             }

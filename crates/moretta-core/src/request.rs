@@ -231,7 +231,7 @@ impl Core {
         tunnel.machine = Some(machine);
         let flow = self.flows.insert(Flow { tunnel: key, paused: false });
         tunnel.flow = Some(flow);
-        let max_datagram_bytes = tunnel.max_payload(connection.max_datagram);
+        let max_datagram_bytes = tunnel.announced_payload(connection.max_datagram);
         connection.http.enable_datagrams(stream);
         self.arm_tunnel(key, deadline);
         self.counters.tunnels_opened += 1;

@@ -8,7 +8,7 @@ use moretta_proto::Now;
 use moretta_proto::error::{DropReason, EndReason};
 use moretta_proto::tunnel::udp::{Outgoing, TargetError, UdpTunnel, Verdict};
 use moretta_wire::capsule;
-use moretta_wire::datagram::{ContextId, Prefix, split_quarter_stream_id};
+use moretta_wire::datagram::{ContextId, MAX_UDP_PAYLOAD_BYTES, Prefix, split_quarter_stream_id};
 
 use crate::admission::Applicant;
 use crate::connection::Connection;
@@ -117,6 +117,14 @@ impl Tunnel {
     /// The largest UDP payload that fits a datagram of `max` bytes.
     pub(crate) fn max_payload(&self, max_datagram: Option<usize>) -> usize {
         max_datagram.map_or(0, |max| max.saturating_sub(self.prefix.as_slice().len()))
+    }
+
+    /// What the application of a client tunnel may send at most: capsules carry every UDP payload.
+    pub(crate) fn announced_payload(&self, max_datagram: Option<usize>) -> usize {
+        match &self.machine {
+            Some(machine) if machine.replies_in_capsules() => MAX_UDP_PAYLOAD_BYTES,
+            Some(_) | None => self.max_payload(max_datagram),
+        }
     }
 }
 

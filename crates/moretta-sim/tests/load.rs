@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{CLIENT, GATEWAY, Small, address, all_different, seed, target, token};
 use moretta_core::Event;
 use moretta_proto::admission::ResolveError;
-use moretta_sim::{GatewaySpec, LinkModel, TargetKind};
+use moretta_sim::{GatewaySpec, LinkCounters, LinkModel, TargetKind};
 
 fn milliseconds(number: u64) -> Duration {
     Duration::from_millis(number)
@@ -135,4 +135,35 @@ fn names_resolve_fail_and_take_their_time() {
     // had no route.
     assert_eq!(statuses, [Some(200), Some(502), Some(504), Some(502), Some(403), Some(200)]);
     assert_eq!(small.world.gateway_load(small.site), (1, 2, 2));
+}
+
+/// What the path from the gateway to the client did so far.
+fn sent_by_the_gateway(small: &mut Small) -> LinkCounters {
+    let (Some(from), Some(to)) = (small.world.host_of(address(GATEWAY)), small.world.host_of(address(CLIENT))) else {
+        panic!("both hosts are known");
+    };
+    small.world.network.link_counters(from, to)
+}
+
+/// H3D-24, UDP-69: a target that floods is held to what the path carries. The sender meets losses of the narrow queue,
+/// slows down, and drops the rest itself: few packets of those it sends die on the wire.
+#[test]
+fn a_flood_from_the_target_obeys_congestion_control() {
+    let mut small = Small::new(seed(52), &narrow(), &GatewaySpec::new(address(GATEWAY)));
+    small.connect();
+    small.open_tunnels(1, TargetKind::Echo);
+    small.send(1, 0, 100);
+    small.world.run_for(milliseconds(500));
+    let before = sent_by_the_gateway(&mut small);
+    for serial in 1..=4000_u64 {
+        // Five times what the path carries, for four seconds.
+        small.target_sends(1, serial, 1150);
+        small.world.run_for(milliseconds(1));
+    }
+    let after = sent_by_the_gateway(&mut small);
+    let (offered, died) = (after.offered - before.offered, after.queue_full - before.queue_full);
+    assert!(offered > 500, "the path is used: {offered} packets");
+    assert!(offered < 2000, "{offered} packets offered where about 800 pass");
+    assert!(died * 5 < offered, "{died} of {offered} packets died in the path's queue");
+    small.settle();
 }
