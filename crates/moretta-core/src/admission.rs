@@ -182,13 +182,7 @@ impl Core {
             self.counters.stale_flow_inputs += 1;
             return;
         };
-        let Some(applicant) = self.applicant(key) else {
-            // A client's tunnel whose application is gone.
-            if result.is_err() {
-                self.end_later(key, EndReason::ClientReset);
-            }
-            return;
-        };
+        let Some(applicant) = self.applicant(key) else { return };
         if applicant.opening != Some(flow) {
             return;
         }

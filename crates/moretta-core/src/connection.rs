@@ -44,8 +44,6 @@ pub(crate) struct Connection {
     pub(crate) handle: ConnectionHandle,
     pub(crate) quic: quinn_proto::Connection,
     pub(crate) http: Http3,
-    /// What HTTP/3 had counted when the core last looked.
-    pub(crate) http_counted: moretta_h3::Counters,
     pub(crate) end: End,
     pub(crate) stage: Stage,
     pub(crate) timer: TimerId,
@@ -126,7 +124,6 @@ impl Connection {
             max_packet: usize::from(quic.stats().path.current_mtu),
             quic,
             http,
-            http_counted: moretta_h3::Counters::default(),
             end,
             stage: Stage::Handshaking,
             timer,

@@ -6,20 +6,17 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $name {
             $($(#[$doc])* pub $field: u64,)*
-            /// What HTTP/3 counted on all connections: requests it answered by itself, broken rules, and the like.
-            pub http: moretta_h3::Counters,
         }
 
         impl $name {
             /// Every counter with its stable name, in the order of declaration.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($field), self.$field)),*].into_iter().chain(self.http.entries())
+                [$((stringify!($field), self.$field)),*].into_iter()
             }
 
             /// Adds another core's counters, field by field.
             pub fn add(&mut self, other: &Self) {
                 $(self.$field = self.$field.saturating_add(other.$field);)*
-                self.http.add(&other.http);
             }
         }
     };
@@ -102,6 +99,8 @@ counters! {
         tunnels_closed,
         /// Requests that ended before they were decided (reset, connection lost).
         tunnels_cancelled,
+        /// Requests rejected without processing while draining (`H3_REQUEST_REJECTED`).
+        requests_rejected_draining,
 
         /// HTTP Datagrams taken from peers.
         datagrams_from_peer,

@@ -90,9 +90,6 @@ impl Core {
         };
         let shared_port =
             self.endpoints.get(endpoint).is_some_and(|endpoint| matches!(endpoint.role, Role::Listener(_)));
-        if data.is_empty() {
-            self.counters.dropped_malformed_packets += 1;
-        }
         let arrival = Arrival { endpoint, link, remote, local, ecn, shared_port };
         while !data.is_empty() {
             let packet = if data.len() > segment { data.split_to(segment) } else { std::mem::take(&mut data) };

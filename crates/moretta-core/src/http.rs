@@ -206,16 +206,6 @@ impl Core {
         }
         // Writing may have finished streams, and so asked for more.
         self.http_actions(connection, now, out);
-        self.follow_http_counters(connection);
-    }
-
-    /// Adds what HTTP/3 has counted on a connection since the last look.
-    pub(crate) fn follow_http_counters(&mut self, connection: &mut Connection) {
-        let counted = connection.http.counters();
-        if *counted != connection.http_counted {
-            self.counters.http.add_change(&connection.http_counted, counted);
-            connection.http_counted = *counted;
-        }
     }
 
     fn http_actions(&mut self, connection: &mut Connection, now: Now, out: &mut Outputs) {

@@ -244,7 +244,6 @@ impl Core {
         connection.finishing.clear();
         connection.capsule_ready.clear();
         self.reconcile_at_close(connection);
-        self.follow_http_counters(connection);
         match connection.end {
             End::Server(_) => self.quic.shared().connections.remove(),
             End::Client(gateway) => self.gateway_connection_over(connection, gateway),

@@ -373,15 +373,8 @@ impl Core {
                 (TargetError::Other, 1)
             }
         };
-        let machine = self.tunnels.get_mut(key).and_then(|tunnel| tunnel.machine.as_mut());
-        if let Some(reason) = machine.and_then(|machine| machine.on_target_error(error, lost)) {
-            self.end_later(key, reason);
-        }
-    }
-
-    /// Ends a tunnel in the next turn, with its connection at hand.
-    pub(crate) fn end_later(&mut self, key: Key, reason: EndReason) {
-        if let Some(tunnel) = self.tunnels.get_mut(key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if let Some(reason) = tunnel.machine.as_mut().and_then(|machine| machine.on_target_error(error, lost)) {
             tunnel.intent = Some(Intent::End(reason));
             self.mark_tunnel(key);
         }

@@ -313,7 +313,11 @@ impl Core {
     }
 
     /// Datagrams that HTTP/3 held and has dropped since: they waited too long, or their request was refused.
+    /// Those that a connection held at its end are counted with it.
     fn count_lost_early(&mut self, connection: &mut Connection) {
+        if connection.stage == Stage::Closed {
+            return;
+        }
         let held = connection.http.early_datagrams() as u64;
         self.counters.up_dropped_early += connection.held_datagrams.saturating_sub(held);
         connection.held_datagrams = held;
