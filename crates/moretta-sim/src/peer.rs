@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, ConnectionId, DatagramEvent, Dir, EcnCodepoint,
     Endpoint, EndpointConfig, Event, ReadError, StreamEvent, StreamId, TransportConfig, VarInt,
-    crypto::rustls::QuicClientConfig,
+    crypto::{self, rustls::QuicClientConfig},
 };
 use rustls::ClientConfig as TlsConfig;
 
@@ -62,12 +62,26 @@ impl Peer {
         tls: Arc<TlsConfig>,
         random: &mut Random,
     ) -> Result<Self, SetupError> {
+        let crypto = QuicClientConfig::try_from(tls).map_err(|error| SetupError(error.to_string()))?;
+        Self::connect_with(now, address, remote, Arc::new(crypto), random)
+    }
+
+    /// The same with cryptography of the caller's, who may have his own ideas of what is sealed.
+    ///
+    /// # Errors
+    /// If the library refuses the configuration.
+    pub fn connect_with(
+        now: Instant,
+        address: SocketAddr,
+        remote: SocketAddr,
+        crypto: Arc<dyn crypto::ClientConfig>,
+        random: &mut Random,
+    ) -> Result<Self, SetupError> {
         let setup = |error: &dyn std::fmt::Display| SetupError(error.to_string());
         let mut config = EndpointConfig::default();
         config.rng_seed(Some(random.bytes()));
         let mut endpoint = Endpoint::new(Arc::new(config), None, true, None);
-        let crypto = QuicClientConfig::try_from(tls).map_err(|error| setup(&error))?;
-        let mut client = ClientConfig::new(Arc::new(crypto));
+        let mut client = ClientConfig::new(crypto);
         let mut transport = TransportConfig::default();
         transport
             .initial_mtu(1280)
