@@ -16,7 +16,7 @@ BELOW = {
     "moretta-engine": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core", "moretta-io"},
     "moretta-py": {"moretta-wire", "moretta-proto", "moretta-engine"},
     "moretta-sim": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core", "moretta-io"},
-    "moretta-fuzz": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core"},
+    "moretta-fuzz": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core", "moretta-sim"},
 }
 
 # Libraries that would bring a clock, a socket or a runtime into a crate that has none.

@@ -9,7 +9,7 @@ mod run;
 
 use moretta_h3::{Config, Role};
 
-pub(crate) use actions::{LINES, Op};
+pub(crate) use actions::{LINES, Op, frame, line, section};
 use run::Run;
 
 /// The inputs of a server. See [`actions`](self) for their form.

@@ -12,6 +12,7 @@
 )]
 
 pub mod capsules;
+pub mod core;
 pub mod fields;
 pub mod h3;
 pub mod host;
@@ -54,6 +55,7 @@ pub const TARGETS: &[Target] = &[
         seeds: seeds::template_verdict,
         smoke_rounds: 20_000,
     },
-    Target { name: "h3_server", run: h3::server, seeds: seeds::h3_server, smoke_rounds: 20_000 },
-    Target { name: "h3_client", run: h3::client, seeds: seeds::h3_client, smoke_rounds: 20_000 },
+    Target { name: "h3_server", run: h3::server, seeds: seeds::h3_server, smoke_rounds: 40_000 },
+    Target { name: "core_datagrams", run: core::target, seeds: seeds::core_datagrams, smoke_rounds: 400 },
+    Target { name: "h3_client", run: h3::client, seeds: seeds::h3_client, smoke_rounds: 40_000 },
 ];

@@ -1,5 +1,6 @@
 //! What the committed corpora begin with. `cargo run -p moretta-fuzz --example seeds` writes them; a test compares.
 
+mod core;
 mod h3;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use serde_json::Value;
 
 use crate::input::Script;
 
+pub(crate) use core::core_datagrams;
 pub(crate) use h3::{h3_client, h3_server};
 
 /// A small input that means something.

@@ -106,6 +106,12 @@ fn no_server_makes_a_client_break_its_promises() {
     smoke("h3_client");
 }
 
+/// RFC 9000 §8.
+#[test]
+fn no_packet_makes_a_core_panic_or_lose_count() {
+    smoke("core_datagrams");
+}
+
 #[test]
 fn every_target_has_its_wrapper_its_folder_and_its_smoke_test() {
     let names = |folder: &str| -> BTreeSet<String> {

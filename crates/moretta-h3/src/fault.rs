@@ -43,25 +43,13 @@ macro_rules! faults {
         }
 
         /// How often each fault happened.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct FaultCounters { $($(#[$doc])* pub $counter: u64,)* }
 
         impl FaultCounters {
             /// Name and value of every counter, in a fixed order.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($counter), self.$counter),)*].into_iter()
-            }
-
-            fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((concat!("http_fault_", stringify!($counter)), self.$counter),)*].into_iter()
-            }
-
-            fn add_change(&mut self, before: &Self, after: &Self) {
-                $(self.$counter += after.$counter.saturating_sub(before.$counter);)*
-            }
-
-            fn add(&mut self, other: &Self) {
-                $(self.$counter += other.$counter;)*
             }
 
             pub(crate) fn count(&mut self, fault: Fault) {
@@ -165,66 +153,39 @@ faults! {
     Status, status, Stream, H3_MESSAGE_ERROR, ":status invalid";
 }
 
-macro_rules! counts {
-    ($($(#[$doc:meta])* $counter:ident;)*) => {
-        /// Everything a connection counts.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counters {
-            /// Broken rules, by rule.
-            pub faults: FaultCounters,
-            $($(#[$doc])* pub $counter: u64,)*
-        }
-
-        impl Counters {
-            /// Every counter, those of faults included, under a name that is unique in the product: `http_…`.
-            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((concat!("http_", stringify!($counter)), self.$counter),)*].into_iter().chain(self.faults.entries())
-            }
-
-            /// Adds what a connection counted between two looks, for totals.
-            pub fn add_change(&mut self, before: &Self, after: &Self) {
-                self.faults.add_change(&before.faults, &after.faults);
-                $(self.$counter += after.$counter.saturating_sub(before.$counter);)*
-            }
-
-            /// Adds other totals.
-            pub fn add(&mut self, other: &Self) {
-                self.faults.add(&other.faults);
-                $(self.$counter += other.$counter;)*
-            }
-        }
-    };
-}
-
-counts! {
+/// Everything a connection counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Broken rules, by rule.
+    pub faults: FaultCounters,
     /// Server: requests given to the application.
-    requests;
+    pub requests: u64,
     /// Server: requests answered with 431 because of their field section.
-    oversized_requests;
+    pub oversized_requests: u64,
     /// Server: requests answered with 413 because of their Content-Length.
-    oversized_bodies;
+    pub oversized_bodies: u64,
     /// Server: requests rejected because `max_open_requests` were open.
-    rejected_over_limit;
+    pub rejected_over_limit: u64,
     /// Server: requests rejected because of our GOAWAY.
-    rejected_after_goaway;
+    pub rejected_after_goaway: u64,
     /// Server: requests that count towards `max_cancelled_requests`.
-    cancelled;
+    pub cancelled: u64,
     /// Bytes that came on streams already closed here; dropped.
-    late_bytes;
+    pub late_bytes: u64,
     /// Bytes of unknown frames and streams, as weighed for `max_unknown_frame_bytes`.
-    useless_bytes;
+    pub useless_bytes: u64,
     /// Unidirectional streams of unknown types, stopped.
-    unknown_uni_streams;
+    pub unknown_uni_streams: u64,
     /// Datagrams held because their request was not there or not decided.
-    early_held;
+    pub early_held: u64,
     /// Such datagrams that waited too long.
-    early_expired;
+    pub early_expired: u64,
     /// Datagrams dropped because there was no room to hold them.
-    dropped_early_full;
+    pub dropped_early_full: u64,
     /// Datagrams dropped because settings do not allow them.
-    dropped_not_negotiated;
+    pub dropped_not_negotiated: u64,
     /// Datagrams dropped because the request was over, held ones included.
-    dropped_closed;
+    pub dropped_closed: u64,
     /// Datagrams dropped because no request with their id can come soon.
-    dropped_out_of_reach;
+    pub dropped_out_of_reach: u64,
 }

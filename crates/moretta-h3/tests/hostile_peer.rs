@@ -213,7 +213,7 @@ fn run(seed: u64, role: Role) -> FaultCounters {
             break;
         }
     }
-    let faults = endpoint.h3.counters().faults;
+    let faults = endpoint.h3.counters().faults.clone();
     let count: u64 = faults.iter().map(|(_, count)| count).sum();
     assert!(endpoint.close.is_none() || count > 0, "no close without a reason");
     faults

@@ -104,7 +104,7 @@ fn stream_id(input: &mut Input<'_>) -> u64 {
     input.number() & varint::MAX
 }
 
-fn frame(frame_type: u64, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(frame_type: u64, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     varint::encode(frame_type & varint::MAX, &mut out);
     varint::encode(payload.len() as u64, &mut out);
@@ -153,7 +153,7 @@ pub(crate) const LINES: &[(&str, &str)] = &[
 ];
 
 /// A field line: a number of [`LINES`], or 0xfe and a line spelled out.
-fn line<'a>(input: &mut Input<'a>) -> (&'a [u8], &'a [u8]) {
+pub(crate) fn line<'a>(input: &mut Input<'a>) -> (&'a [u8], &'a [u8]) {
     match input.byte() {
         0xfe => (input.sized(), input.sized()),
         index => {
@@ -164,7 +164,7 @@ fn line<'a>(input: &mut Input<'a>) -> (&'a [u8], &'a [u8]) {
 }
 
 /// A field section of literals without Huffman (RFC 9204 §4.5.6): nothing is corrected on the way.
-fn section<'a>(lines: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
+pub(crate) fn section<'a>(lines: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     let mut out = vec![0, 0];
     for (name, value) in lines {
         prefixed(name.len(), 3, 0x20, &mut out);

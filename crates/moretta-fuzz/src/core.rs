@@ -1,0 +1,60 @@
+//! A gateway's core before a client that has the keys: genuine QUIC as far as the input likes it, and anything else
+//! beyond; answers of shell and targets in any order.
+
+mod actions;
+mod books;
+mod forge;
+mod run;
+mod setup;
+
+pub(crate) use actions::Op;
+use moretta_core::Counters;
+
+/// One byte of settings, then actions.
+pub fn target(data: &[u8]) {
+    run(data);
+}
+
+fn run(data: &[u8]) -> Counters {
+    run::Run::new(data.first().copied().unwrap_or_default()).finish(data.get(1..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What came of a seed; so that the harness reaches what it means to.
+    fn counters(seed: &str) -> Counters {
+        let seeds = crate::seeds::core_datagrams();
+        run(&seeds.iter().find(|candidate| candidate.name == seed).unwrap().bytes)
+    }
+
+    #[test]
+    fn datagrams_pass_both_ways() {
+        let counters = counters("both-ways");
+        assert_eq!((counters.tunnels_opened, counters.datagrams_to_flows, counters.datagrams_to_peer), (1, 2, 4));
+    }
+
+    #[test]
+    fn forged_frames_arrive() {
+        assert_eq!(counters("frames-datagrams").datagrams_from_peer, 4);
+        let counters = counters("frames-stream-beyond-limits");
+        assert_eq!((counters.connections_closed, counters.connections_established), (1, 1));
+    }
+
+    #[test]
+    fn clients_move_and_prove_themselves() {
+        assert_eq!(counters("client-moves").connections_migrated, 1);
+        assert_eq!(counters("retry-always").connections_address_validated, 1);
+        assert_eq!(counters("two-clients").connections_established, 2);
+    }
+
+    #[test]
+    fn flows_fail_and_flood() {
+        assert!(counters("flood-from-target").down_dropped_queue_full > 0);
+        assert_eq!(counters("target-gone").tunnels_closed, 1);
+        let names = counters("names-that-fail");
+        assert_eq!((names.tunnels_refused, names.tunnels_opened), (2, 1));
+        assert_eq!(counters("policy-changes").tunnels_opened, 2);
+    }
+}
