@@ -53,6 +53,21 @@ class FakeEngine:
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.handlers: dict[tuple[str, int], Callable[[dict[str, Any]], None]] = {}
         self.ready: dict[int, Callable[[], None]] = {}
+        self.natives: dict[int, FakeNative] = {}
+        self.refuse: Exception | None = None
+        self._number = 0
+
+    def new_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def tunnel(self, token: int) -> FakeNative | None:
+        return self.natives.get(token)
+
+    def tell(self, kind: str, number: int, **event: Any) -> None:
+        """Dispatch an event, if anybody listens."""
+        if (handler := self.handlers.get((kind, number))) is not None:
+            handler(event)
 
     def handle(self, kind: str, number: int, handler: Callable[[dict[str, Any]], None]) -> None:
         self.handlers[kind, number] = handler
@@ -65,6 +80,8 @@ class FakeEngine:
         self.ready.pop(number, None)
 
     def command(self, command: str, **arguments: Any) -> None:
+        if self.refuse is not None:
+            raise self.refuse
         self.commands.append((command, arguments))
 
 
@@ -73,7 +90,7 @@ class FakeTunnel:
 
     def __init__(self, host: str = "192.0.2.1", port: int = 53) -> None:
         self.engine, self.native = FakeEngine(), FakeNative()
-        opened = {"event": "tunnel_opened", "tunnel": 7, "status": 200, "proxy_status": "p"}
+        opened = {"event": "tunnel_opened", "tunnel": 7, "status": 200, "proxy_status": "p", "datagrams": True}
         attached: Any = self.engine
         native: Any = self.native
         self.tunnel = UdpTunnel(attached, 7, native, (host, port), opened)

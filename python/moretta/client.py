@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -21,6 +22,7 @@ from moretta.errors import (
     GatewayUntrusted,
     ListenError,
     ListenNotPermitted,
+    NarrowPathWarning,
     Problem,
     TunnelClosed,
 )
@@ -36,6 +38,8 @@ P = TypeVar("P", bound=asyncio.DatagramProtocol)
 
 #: How long opening takes at most where the caller does not say.
 DEFAULT_TIMEOUT_SECONDS = 10.0
+#: RFC 9000 section 14: what the first datagrams of a QUIC connection inside a tunnel measure.
+QUIC_HANDSHAKE_BYTES = 1200
 #: The engine accepts no less.
 LEAST_TIMEOUT_SECONDS = 0.001
 #: Reasons that mean that the handshake itself was refused here: the certificate or the key is not the expected one.
@@ -124,7 +128,8 @@ class Gateway:
         port: 1 to 65535.
         timeout_seconds: bound of the whole opening; TimeoutError after it.
         Await it, or use it with ``async with``. Cancelling resets the stream and leaks nothing. Raises TunnelRefused
-        (its kinds tell why, with `status` and `proxy_status`), GatewayClosed, TimeoutError.
+        (its kinds tell why, with `status` and `proxy_status`), GatewayClosed, TimeoutError; warns with
+        NarrowPathWarning where less than 1200 bytes fit.
         """
         return Opening(lambda: self._open_udp(host, port, timeout_seconds))
 
@@ -262,6 +267,13 @@ class Gateway:
             if event["event"] == "tunnel_opened" and (native := self._engine.tunnel(token)) is not None:
                 tunnel = UdpTunnel(self._engine, token, native, (host, port), event)
                 answer.hand_over(tunnel.on_event)
+                if tunnel.uses_datagrams and tunnel.max_datagram_size < QUIC_HANDSHAKE_BYTES:
+                    warnings.warn(
+                        f"only {tunnel.max_datagram_size} bytes fit into a datagram of {tunnel!r}: a QUIC handshake "
+                        f"inside it needs {QUIC_HANDSHAKE_BYTES}",
+                        NarrowPathWarning,
+                        stacklevel=2,
+                    )
                 return tunnel
         except BaseException:
             # Cancelled or too late, perhaps while the answer was on its way: the stream is reset in any case.

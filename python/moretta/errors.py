@@ -106,9 +106,9 @@ class ListenNotPermitted(ListenError):
 
 
 class EngineFault(MorettaError):
-    """The engine refused a document of ours or broke; please report it.
+    """The engine refused what it was told, or broke; except for ``engine_busy``, please report it.
 
-    code: a stable word, e.g. ``invalid_document``, ``engine_busy`` or ``panic``.
+    code: a stable word, e.g. ``invalid_document``, ``panic``, or ``engine_busy``: more is on its way than it can hold.
     path: of the offending value in its document, e.g. ``listeners[0].name``; may be empty.
     """
 
@@ -259,6 +259,13 @@ class DatagramTooLarge(MorettaError):
 
     def __str__(self) -> str:
         return f"a datagram of {self.size} bytes does not fit: at most {self.max} bytes do at present"
+
+
+class NarrowPathWarning(RuntimeWarning):
+    """A tunnel was opened on a path that carries less than the 1200 bytes which a QUIC handshake inside it needs.
+
+    Smaller datagrams travel all the same, and the path MTU may grow; see `UdpTunnel.max_datagram_size`.
+    """
 
 
 #: The kinds of refusal by name, as the engine's error table names them.

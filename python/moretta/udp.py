@@ -85,6 +85,12 @@ class UdpTunnel:
         return value
 
     @property
+    def uses_datagrams(self) -> bool:
+        """Whether payloads travel in QUIC datagrams; otherwise in capsules on the stream (RFC 9297 section 3.5)."""
+        value: bool = self._opened["datagrams"]
+        return value
+
+    @property
     def max_datagram_size(self) -> int:
         """Largest payload in bytes that fits now; it follows the path MTU to the gateway."""
         return self._native.max_datagram_size

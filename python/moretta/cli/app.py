@@ -229,8 +229,13 @@ def nc(
     if not udp:
         msg = "only UDP is carried at present: add -u"
         raise typer.BadParameter(msg, param_hint="-u")
-    from moretta.cli import net
+    import warnings
 
+    from moretta.cli import net
+    from moretta.errors import NarrowPathWarning
+
+    # The verb says how much fits.
+    warnings.simplefilter("ignore", NarrowPathWarning)
     return net.netcat(net.Through(gateway, ca, pin, server_name, timeout), host, port, wait_seconds=wait)
 
 
