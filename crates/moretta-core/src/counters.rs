@@ -116,6 +116,10 @@ counters! {
         bytes_from_flows,
         /// UDP payloads handed to QUIC as DATAGRAM frames.
         datagrams_to_peer,
+        /// Of these: dropped inside the QUIC library when the path's MTU shrank.
+        datagrams_to_peer_lost_mtu_shrank,
+        /// Of these: still inside the QUIC library when the connection ended.
+        datagrams_to_peer_lost_at_close,
         /// UDP payloads handed to streams as DATAGRAM capsules.
         datagrams_to_peer_in_capsules,
 
@@ -142,8 +146,6 @@ counters! {
         down_dropped_closed,
         /// Down: still queued when the tunnel or its connection ended.
         down_dropped_at_close,
-        /// Down: lost inside the QUIC library when the path MTU shrank.
-        down_dropped_mtu_shrank,
         /// Down: all queues together were full.
         down_dropped_core_full,
 

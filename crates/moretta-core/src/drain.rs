@@ -68,11 +68,9 @@ impl Core {
             connection.second_goaway_at = None;
             connection.drain = DrainStage::Final;
             let _closing = connection.http.goaway(connection.http.next_request_id());
+            // It leaves in the next pass; a close now would overtake it.
             connection.http_dirty = true;
-        }
-        if connection.drain == DrainStage::Final && connection.tunnels.is_empty() {
-            // The GOAWAY is written first: a close drops what is queued.
-            self.http_output(connection, now, out);
+        } else if connection.drain == DrainStage::Final && connection.tunnels.is_empty() && !connection.http_dirty {
             self.close_connection(connection, now, code::H3_NO_ERROR, "", out);
         }
     }
@@ -106,7 +104,6 @@ impl Core {
 
     fn drain_deadline(&mut self, connection: &mut Connection, now: Now, out: &mut Outputs) {
         self.end_all_tunnels(connection, now, EndReason::Drained, out);
-        self.http_output(connection, now, out);
         self.close_connection(connection, now, code::H3_NO_ERROR, "", out);
     }
 

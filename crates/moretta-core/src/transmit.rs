@@ -176,16 +176,14 @@ impl Core {
         connection.feed.shrank = false;
         let lost = connection.feed.outstanding(connection.quic.stats().frame_tx.datagram);
         connection.feed.lost += lost;
-        self.counters.datagrams_to_peer = self.counters.datagrams_to_peer.saturating_sub(lost);
-        self.counters.down_dropped_mtu_shrank += lost;
+        self.counters.datagrams_to_peer_lost_mtu_shrank += lost;
     }
 
     /// Counts what the library still held when the connection ended.
     pub(crate) fn reconcile_at_close(&mut self, connection: &mut Connection) {
         let lost = connection.feed.outstanding(connection.quic.stats().frame_tx.datagram);
         connection.feed.lost += lost;
-        self.counters.datagrams_to_peer = self.counters.datagrams_to_peer.saturating_sub(lost);
-        self.counters.down_dropped_at_close += lost;
+        self.counters.datagrams_to_peer_lost_at_close += lost;
     }
 }
 

@@ -420,3 +420,27 @@ fn packets_are_copied_only_while_streams_hold_bytes() {
     world.run(Duration::from_millis(20));
     assert!(copied(&world) >= before + 8, "{} → {}", before, copied(&world));
 }
+
+/// RFC 9114 §5.2: GOAWAY with the largest id, a round trip later with the next one, then the end of the connection.
+#[test]
+fn a_drain_says_goaway_twice_before_it_closes() {
+    let mut world = world_with(Some(65_536), Profile::hardened());
+    world.raw[0].settings(1);
+    let stream = world.raw[0].ask_udp(TARGET, 9001);
+    go(&mut world);
+    let deadline = world.now.instant + Duration::from_secs(30);
+    world.command(0, moretta_core::Command::Drain { deadline });
+    go(&mut world);
+    // The first unidirectional stream of a server: control.
+    let control = &world.raw[0].streams[&3];
+    let goaways: Vec<u8> = vec![0x07, 0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfc, 0x07, 0x01, 0x04];
+    assert!(control.ends_with(&goaways), "{control:x?}");
+    assert_eq!((world.raw[0].lost.as_ref(), world.nodes[0].core.tunnels()), (None, 1));
+
+    let late = world.raw[0].ask_udp(TARGET, 9002);
+    go(&mut world);
+    assert_eq!(world.raw[0].resets.get(&late), Some(&0x10b), "H3_REQUEST_REJECTED");
+    world.raw[0].write(stream, b"", true);
+    go(&mut world);
+    assert_eq!(close_code(&world), Some(0x100), "H3_NO_ERROR");
+}
