@@ -182,7 +182,11 @@ impl Engine {
         self.instance.border.fd()
     }
 
-    /// All counters by reason and all gauges, as one JSON document: totals, then each worker's own.
+    /// All counters by reason and all gauges, as one JSON document: totals, then each worker's own under `workers`.
+    ///
+    /// `core`: what packets, connections and datagrams met; `gateway_tunnels`, `client_tunnels`: refusals and ends under
+    /// the words of the error table; `sockets`: of links, targets and forwards; `shell`, `forwards`, `dns`, `border`:
+    /// what this crate counts; `gauges`, `tunnels`: how many there are now. Counters only rise.
     pub fn stats(&self) -> Vec<u8> {
         let deadline = Instant::now() + STATS_PATIENCE;
         let mut names = NameStats::default();

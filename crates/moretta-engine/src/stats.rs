@@ -5,6 +5,7 @@ use crate::document::VERSION;
 use crate::frontend::ForwardCounters;
 use moretta_core::Counters;
 use moretta_io::{ErrorCounts, SocketCounters};
+use moretta_proto::error::{EndReason, Reason};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -25,11 +26,47 @@ pub(crate) struct ShellCounters {
     pub(crate) own_socket_targets: u64,
 }
 
+/// Tunnels by why they were refused and why they ended, under the words of the error table. A word that never occurred
+/// is absent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reasons {
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+    pub(crate) ended: BTreeMap<&'static str, u64>,
+}
+
+impl Reasons {
+    pub(crate) fn refused(&mut self, reason: Reason) {
+        *self.refused.entry(reason.row().code).or_insert(0) += 1;
+    }
+
+    pub(crate) fn ended(&mut self, reason: EndReason) {
+        *self.ended.entry(reason.row().code).or_insert(0) += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (total, counts) in [(&mut self.refused, &other.refused), (&mut self.ended, &other.ended)] {
+            for (word, count) in counts {
+                *total.entry(word).or_insert(0) += count;
+            }
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({"refused": self.refused, "ended": self.ended})
+    }
+}
+
 /// Everything one worker counted, as of one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WorkerStats {
     pub(crate) core: Counters,
     pub(crate) shell: ShellCounters,
+    /// Tunnels that this gateway was asked for.
+    pub(crate) gateway_tunnels: Reasons,
+    /// Tunnels that this client asked for.
+    pub(crate) client_tunnels: Reasons,
+    pub(crate) connections: usize,
+    pub(crate) tunnels: usize,
     pub(crate) links: SocketCounters,
     pub(crate) flows: SocketCounters,
     pub(crate) forwards: ForwardCounters,
@@ -82,6 +119,10 @@ impl WorkerStats {
     fn add(&mut self, other: &Self) {
         self.core.add(&other.core);
         self.shell.add(&other.shell);
+        self.gateway_tunnels.add(&other.gateway_tunnels);
+        self.client_tunnels.add(&other.client_tunnels);
+        self.connections += other.connections;
+        self.tunnels += other.tunnels;
         self.links.add(&other.links);
         self.flows.add(&other.flows);
         self.forwards.add(&other.forwards);
@@ -100,6 +141,8 @@ impl WorkerStats {
             self.core.entries().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         let value = json!({
             "core": core,
+            "gateway_tunnels": self.gateway_tunnels.to_json(),
+            "client_tunnels": self.client_tunnels.to_json(),
             "shell": {
                 "polls": self.shell.polls,
                 "trains_without_link": self.shell.trains_without_link,
@@ -121,6 +164,8 @@ impl WorkerStats {
                 "expired_peers": self.forwards.expired_peers,
             },
             "gauges": {
+                "connections": self.connections,
+                "tunnels": self.tunnels,
                 "target_sockets": self.open_target_sockets,
                 "links": self.open_links,
                 "gateways": self.open_gateways,

@@ -118,6 +118,13 @@ fn a_refused_target_says_why_and_is_recorded() {
         assert_eq!(record.status, Some(status), "{id}");
         assert_eq!(record.target_host.as_deref().unwrap_or(host), host, "{id}");
     }
+    let stats = gateway.driven.stats();
+    assert_eq!(
+        stats["gateway_tunnels"]["refused"],
+        json!({"policy_refused": 1, "target_prohibited": 1, "bad_target_host": 1}),
+        "exact, whatever records are shed"
+    );
+    assert_eq!(client.driven.stats()["gauges"]["tunnels"], 0);
     assert_eq!(target_sockets(&gateway), 0);
 }
 

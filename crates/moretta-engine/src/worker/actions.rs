@@ -4,7 +4,7 @@ use super::flows::FlowEnd;
 use super::receive::flow_error;
 use super::{Local, LocalEnd, Worker, flow_key};
 use crate::helper::HelperMessage;
-use moretta_core::{Action, FlowId, FlowKind, Input, Now, QueryId, SlotId, Train};
+use moretta_core::{Action, FlowId, FlowKind, Input, Now, QueryId, Record, SlotId, Train};
 use moretta_io::{ErrorKind, Interest, OutgoingTrain, SocketOptions, Trigger, UdpSocket};
 use moretta_proto::admission::{OpenError, ResolveError};
 use std::net::{IpAddr, SocketAddr};
@@ -95,7 +95,14 @@ impl Worker {
                 drop(self.shell.instance.helper.try_send(message));
             }
             Action::Forward { slot, train } => self.hand_over(slot, train),
-            Action::Record(record) => crate::records::push(&self.shell.instance, self.shell.index, record),
+            Action::Record(record) => {
+                match &record {
+                    Record::Opened(_) => {}
+                    Record::Refused(refused) => self.shell.gateway_tunnels.refused(refused.reason),
+                    Record::Closed(closed) => self.shell.gateway_tunnels.ended(closed.reason),
+                }
+                crate::records::push(&self.shell.instance, self.shell.index, record);
+            }
             Action::Event(event) => self.report(event, now),
         }
         false

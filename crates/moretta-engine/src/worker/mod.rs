@@ -17,7 +17,7 @@ use crate::frontend::Forward;
 use crate::instance::Instance;
 use crate::mailbox::{Mailbox, Message};
 use crate::queue::TunnelQueue;
-use crate::stats::{ShellCounters, WorkerStats};
+use crate::stats::{Reasons, ShellCounters, WorkerStats};
 use flows::Flows;
 use links::{LinkUse, Links};
 use moretta_core::{Action, Core, FlowId, LinkId, Now, Outputs, TunnelToken, Wake};
@@ -99,6 +99,8 @@ pub(crate) struct Shell {
     send: SendBatch,
     train: Vec<u8>,
     counters: ShellCounters,
+    gateway_tunnels: Reasons,
+    client_tunnels: Reasons,
     closed_forwards: SocketCounters,
     closed_forward_counts: crate::frontend::ForwardCounters,
     /// A drain was asked for and has not been reported.
@@ -157,6 +159,8 @@ impl Worker {
             send: SendBatch::new(),
             train: Vec::new(),
             counters: ShellCounters::default(),
+            gateway_tunnels: Reasons::default(),
+            client_tunnels: Reasons::default(),
             closed_forwards: SocketCounters::default(),
             closed_forward_counts: crate::frontend::ForwardCounters::default(),
             draining: false,
@@ -227,6 +231,10 @@ impl Worker {
         let mut stats = WorkerStats {
             core: *self.core.counters(),
             shell: shell.counters,
+            gateway_tunnels: shell.gateway_tunnels.clone(),
+            client_tunnels: shell.client_tunnels.clone(),
+            connections: self.core.connections(),
+            tunnels: self.core.tunnels(),
             links: shell.links.counters(),
             flows: shell.flows.counters(),
             forwards: shell.closed_forward_counts,

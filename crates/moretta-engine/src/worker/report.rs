@@ -58,9 +58,13 @@ impl Worker {
                 }
             }
             CoreEvent::TunnelRefused { tunnel, status, proxy_status, reason } => {
+                self.shell.client_tunnels.refused(reason);
                 self.tunnel_refused(tunnel, status, proxy_status, reason, now);
             }
-            CoreEvent::TunnelClosed { tunnel, reason, counters } => self.tunnel_closed(tunnel, reason, &counters),
+            CoreEvent::TunnelClosed { tunnel, reason, counters } => {
+                self.shell.client_tunnels.ended(reason);
+                self.tunnel_closed(tunnel, reason, &counters);
+            }
             CoreEvent::Drained => {
                 self.shell.drained = true;
                 if std::mem::take(&mut self.shell.draining) {
