@@ -1,7 +1,7 @@
 //! Our connection IDs: 9 octets, the first of which steers.
 //!
 //! Octet 0 is the slot (low five bits) and the QUIC-LB configuration (high three); eight unpredictable octets follow.
-//! The steering program of the listening sockets reads the same octet at the same place ([`dcid_octet`]).
+//! The steering program of the listening sockets reads the same octet at the same place ([`Destination`]).
 
 use std::time::Duration;
 

@@ -394,6 +394,9 @@ impl Core {
     }
 
     fn established(&mut self, connection: &mut Connection, now: Now, out: &mut Outputs) {
+        if connection.stage != Stage::Handshaking {
+            return;
+        }
         self.counters.connections_established += 1;
         if matches!(connection.end, End::Server(_)) {
             self.half_open -= 1;

@@ -11,9 +11,11 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use moretta_core::{Counters, Input, TransportOptions};
+use bytes::BytesMut;
+use moretta_core::{Counters, Input, Train, TransportOptions};
 use support::{ONE_WAY, World, snapshot, snapshot_with};
 
 const A_WHILE: Duration = Duration::from_millis(500);
@@ -247,4 +249,42 @@ fn only_a_loaded_worker_is_told_to_wait() {
     world.run(Duration::from_millis(20));
     world.send(0, target, &[1; 100]);
     assert_eq!(world.nodes[0].wake.not_before, None, "the load is over");
+}
+
+/// What a worker cannot keep up with is shed before it is decrypted, per connection, and counted.
+#[test]
+fn a_flood_of_packets_is_shed_in_the_inbox() {
+    let (mut world, gateway) = World::pair();
+    let flow = world.open_udp(1, gateway, 1);
+    let last = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&last);
+    world.lose = Box::new(move |packet, from, _| {
+        if from.port() == 5000 {
+            *seen.lock().unwrap() = packet.to_vec();
+        }
+        false
+    });
+    world.send(1, flow, b"one");
+    world.run(A_WHILE);
+    let packet = last.lock().unwrap().clone();
+    let link = *world.nodes[0].links.keys().next().unwrap();
+    let now = world.now;
+    for _ in 0..50 {
+        let data = BytesMut::from(&packet.repeat(100)[..]);
+        let train = Train {
+            link,
+            remote: support::CLIENT.parse().unwrap(),
+            local: None,
+            ecn: 0,
+            segment_size: packet.len(),
+            data,
+        };
+        world.nodes[0].core.handle(now, Input::Train(train));
+    }
+    world.turn(0);
+    let counters = *world.nodes[0].core.counters();
+    assert_eq!(counters.dropped_inbox_full, 5000 - 4096, "{counters:?}");
+    world.send(1, flow, b"two");
+    world.run(A_WHILE);
+    assert_eq!(world.nodes[0].delivered.last().unwrap().1, b"two");
 }

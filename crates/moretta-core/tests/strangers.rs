@@ -444,3 +444,44 @@ fn a_drain_says_goaway_twice_before_it_closes() {
     go(&mut world);
     assert_eq!(close_code(&world), Some(0x100), "H3_NO_ERROR");
 }
+
+/// UDP-37, HG-7: hundreds of empty datagrams share a packet, and the library loses none of them on the way in.
+#[test]
+fn every_datagram_of_a_packet_is_taken() {
+    let mut world = world_with(Some(65_536), Profile::hardened());
+    world.raw[0].settings(1);
+    world.raw[0].ask_udp(TARGET, 9001);
+    go(&mut world);
+    let before = world.packets;
+    for _ in 0..1000 {
+        world.raw[0].datagram(b"\x00\x00");
+    }
+    go(&mut world);
+    assert!(world.packets - before < 20, "{}", world.packets - before);
+    assert_eq!(delivered(&world), vec![Vec::<u8>::new(); 1000]);
+}
+
+/// UDP-74: each tunnel's datagrams reach its own target, whatever their order.
+#[test]
+fn datagrams_of_many_tunnels_never_cross() {
+    let mut world = world_with(Some(65_536), Profile::hardened());
+    world.raw[0].settings(1);
+    let streams: Vec<u64> = (0..50).map(|index| world.raw[0].ask_udp(TARGET, 9000 + index)).collect();
+    go(&mut world);
+    for round in 0..10 {
+        for step in 0..streams.len() {
+            let index = (step * 7 + round) % streams.len();
+            let prefix =
+                moretta_wire::datagram::Prefix::new(streams[index], moretta_wire::datagram::ContextId::UDP_PAYLOAD);
+            let mut datagram = prefix.as_slice().to_vec();
+            datagram.extend_from_slice(&(9000 + index as u16).to_be_bytes());
+            world.raw[0].datagram(&datagram);
+        }
+        go(&mut world);
+    }
+    assert_eq!(world.nodes[0].delivered.len(), 500);
+    for (flow, payload) in &world.nodes[0].delivered {
+        let moretta_core::FlowKind::Connected { target } = world.nodes[0].flows[flow].kind else { panic!() };
+        assert_eq!(payload, &target.port().to_be_bytes());
+    }
+}
