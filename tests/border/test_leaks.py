@@ -30,7 +30,9 @@ async def test_many_tunnels_leave_nothing(proxy: testing.RunningGateway, gateway
     for _ in range(10):
         await asyncio.gather(*(open_and_close(number) for number in range(50)))
     await no_tunnels(proxy)
-    assert (descriptors(), len(asyncio.all_tasks()), threading.active_count()) == before
+    after = descriptors(), len(asyncio.all_tasks()), threading.active_count()
+    # Fewer is fine: an engine of the test before may have been on its way out.
+    assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
     assert {kind for kind, _ in gateway._engine._handlers} == {"gateway"}
     assert not gateway._engine._ready
     border = gateway.stats()["border"]
@@ -45,7 +47,8 @@ async def test_refused_tunnels_leave_nothing(proxy: testing.RunningGateway, gate
     await refused()
     before = descriptors(), len(asyncio.all_tasks())
     await asyncio.gather(*(refused() for _ in range(200)))
-    assert (descriptors(), len(asyncio.all_tasks())) == before
+    assert descriptors() <= before[0]
+    assert len(asyncio.all_tasks()) <= before[1]
     assert {kind for kind, _ in gateway._engine._handlers} == {"gateway"}
     assert not proxy.server.stats()["tunnels"]["open"]
 
