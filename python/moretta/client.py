@@ -43,7 +43,7 @@ QUIC_HANDSHAKE_BYTES = 1200
 #: The engine accepts no less.
 LEAST_TIMEOUT_SECONDS = 0.001
 #: Reasons that mean that the handshake itself was refused here: the certificate or the key is not the expected one.
-UNTRUSTED = frozenset({"tls_failed"})
+UNTRUSTED = frozenset({"tls_failed", "trust_unusable"})
 
 
 def connect(

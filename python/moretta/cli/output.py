@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,18 @@ _NEXT_STEPS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
+_REMEDY = re.compile(r"[:;] (check|choose|connect|name|run|stop|take|try|use)\b")
+
+#: What the arguments of `moretta.connect` are called here.
+_OPTIONS = {
+    "origin_or_template": "argument --gateway",
+    "ca_file": "argument --ca",
+    "pin_sha256": "argument --pin",
+    "server_name": "argument --server-name",
+    "timeout_seconds": "argument --timeout",
+}
+
+
 def colors() -> bool:
     """Whether stderr may be coloured: it is a terminal and NO_COLOR is not set."""
     return sys.stderr.isatty() and not environment.variables().get("NO_COLOR")
@@ -76,6 +90,8 @@ def report(error: BaseException) -> int:
     match error:
         case ConfigurationError():
             for problem in error.problems:
+                if not problem.source and problem.key in _OPTIONS:
+                    problem = dataclasses.replace(problem, source=_OPTIONS[problem.key], key="")  # noqa: PLW2901
                 note(f"moretta: {problem}")
             return CONFIGURATION
         case TimeoutError():
@@ -94,8 +110,9 @@ def report(error: BaseException) -> int:
 
 def _with_next_step(error: MorettaError) -> str:
     text = str(error).strip().rstrip(".") or type(error).__name__
+    if isinstance(error, GatewayUnreachable | ListenError) and _REMEDY.search(text):
+        return text  # the engine's own sentence has its next step
+    if type(error) is ListenError and error.code == "system_error":
+        return f"{text}; choose an address of this machine"
     step = next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), "")
-    # The engine's own sentences may end with their remedy already.
-    if not step or (isinstance(error, ListenError) and (";" in text or ": stop" in text or ": run" in text)):
-        return text
-    return f"{text}; {step}"
+    return f"{text}; {step}" if step else text

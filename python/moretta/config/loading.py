@@ -118,6 +118,9 @@ class _Layers:
             self._problems.append(Problem("", "this names no key", "write SECTION.KEY", source))
             return
         layer: Any = _value(text)
+        # What a layer below had in its place, element by element, is no longer there.
+        for below in [one for one in self.origins if one[: len(key)] == key]:
+            del self.origins[below]
         self.origins[key] = Origin(source)
         for depth, part in enumerate(reversed(key)):
             layer = {part: layer}

@@ -130,6 +130,18 @@ def test_a_wrong_variable_or_argument_is_named_as_such(file: Path) -> None:
     assert "names no key" in problem.reason
 
 
+def test_a_replaced_value_is_named_by_what_replaced_it(file: Path) -> None:
+    text = f"version = 1\n{LISTEN}"
+    (problem,) = problems_of(file, text, overrides={"resolver.nameservers": '["192.0.2.1:53", "x"]'})
+    assert (problem.key, problem.source) == ("resolver.nameservers[1]", "argument --set resolver.nameservers")
+    (problem,) = problems_of(
+        file,
+        f"{text}[resolver]\nnameservers = ['192.0.2.1:53', '192.0.2.2:53']\n",
+        overrides={"resolver.nameservers": '["192.0.2.1:53", "x"]'},
+    )
+    assert (problem.key, problem.source) == ("resolver.nameservers[1]", "argument --set resolver.nameservers")
+
+
 def test_a_value_that_smuggles_further_keys_is_a_string(file: Path) -> None:
     (problem,) = problems_of(file, f"version = 1\n{LISTEN}", overrides={"limits.max_tunnels": "1\nx = 2"})
     assert "got a string" in problem.reason
