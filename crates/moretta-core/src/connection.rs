@@ -63,6 +63,8 @@ pub(crate) struct Connection {
     pub(crate) inbox: VecDeque<ConnectionEvent>,
     /// The peer's address as of the last turn.
     pub(crate) remote: SocketAddr,
+    /// The stream that was last read with success in this turn.
+    pub(crate) last_read: Option<u64>,
     /// Streams that the application must not read yet: their request is not decided.
     pub(crate) unread: Vec<u64>,
     /// Datagrams that found no tunnel; looked at again after this turn's stream events.
@@ -134,6 +136,7 @@ impl Connection {
             over: None,
             http_dirty: false,
             inbox: VecDeque::new(),
+            last_read: None,
             unread: Vec::new(),
             strays: Vec::new(),
             held_datagrams: 0,

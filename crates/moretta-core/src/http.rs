@@ -116,7 +116,10 @@ impl Core {
                 }
                 // Dropping the chunks releases their flow-control credit.
             }
-            if !any && matches!(end, StreamEnd::Open) {
+            if any {
+                connection.last_read = Some(stream);
+            } else if matches!(end, StreamEnd::Open) && connection.last_read != Some(stream) {
+                // Several frames of one stream in one turn are read at once and reported one by one.
                 self.streams_hold_bytes(now);
             }
             self.feed_http(connection, now, stream, &end);

@@ -291,6 +291,7 @@ impl Core {
             self.lose_orphan(connection, now, out);
             return;
         }
+        connection.last_read = None;
         self.decrypt(connection, now, budget, out);
         if connection.quic.poll_timeout().is_some_and(|at| at <= now.instant) {
             connection.quic.handle_timeout(now.instant);
