@@ -102,7 +102,17 @@ class TunnelTransport(asyncio.DatagramTransport):
         datagrams = self._tunnel.take(BATCH)
         address = self._tunnel.address
         for datagram in datagrams:
-            self._protocol.datagram_received(datagram, address)
+            try:
+                self._protocol.datagram_received(datagram, address)
+            except Exception as error:  # noqa: BLE001 -- it costs its own datagram and not those behind it
+                self._loop.call_exception_handler(
+                    {
+                        "message": "datagram_received failed",
+                        "exception": error,
+                        "transport": self,
+                        "protocol": self._protocol,
+                    }
+                )
         if len(datagrams) == BATCH:
             # There may be more, and others want to run.
             self._loop.call_soon(self.deliver)

@@ -121,7 +121,8 @@ class UdpTunnel:
         Raises DatagramTooLarge (nothing is sent, the tunnel lives on) and TunnelClosed.
         """
         if not isinstance(datagram, bytes):
-            datagram = bytes(datagram)
+            # Not bytes(): of a number that would make as many zeros.
+            datagram = memoryview(datagram).tobytes()
         if self._closing:
             self._raise_closed()
         outcome = self._native.send(datagram)
