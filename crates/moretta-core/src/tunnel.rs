@@ -265,7 +265,10 @@ impl Core {
         };
         let mut found = std::mem::take(&mut self.found_payloads);
         let read = machine.from_peer_stream(bytes, &connection.capsule_budget, &mut |payload| found.push(payload));
-        machine.on_activity(now);
+        // Skipped capsules carry nothing: they keep no tunnel alive.
+        if !found.is_empty() {
+            machine.on_activity(now);
+        }
         for payload in found.drain(..) {
             self.counters.datagrams_from_peer += 1;
             self.counters.datagrams_from_capsules += 1;

@@ -340,6 +340,22 @@ fn an_unknown_capsule_does_what_the_profile_says() {
     }
 }
 
+/// UDP-43: a tunnel that carries nothing ends, also where its client keeps sending capsules that are skipped.
+#[test]
+fn skipped_capsules_do_not_keep_an_idle_tunnel_alive() {
+    let mut world = world_with(Some(65_536), Profile::interop());
+    world.raw[0].settings(1);
+    let stream = world.raw[0].ask_udp(TARGET, 9001);
+    go(&mut world);
+    assert_eq!(world.nodes[0].core.tunnels(), 1);
+    for _ in 0..13 {
+        world.raw[0].write(stream, &data_frame(b"\x42\xa5\x05hello"), false);
+        world.raw_turns();
+        world.run(Duration::from_secs(10));
+    }
+    assert_eq!(world.nodes[0].core.tunnels(), 0);
+}
+
 /// UDP-45, H3D-17: FIN frees the socket; what comes after it goes nowhere.
 #[test]
 fn a_fin_frees_the_socket_at_once() {
