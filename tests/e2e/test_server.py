@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import moretta
 from moretta import testing
 
 from .conftest import EchoProtocol
+
+NOBODY = 65534
 
 
 def written(path: Path, certificates: testing.Certificates, *more: str) -> Path:
@@ -176,6 +179,57 @@ async def test_a_reload_brings_a_new_certificate(certificates: testing.Certifica
             await moretta.connect(server.origin, ca_file=certificates.ca_file)
 
 
+async def test_a_reload_opens_and_closes_listeners(certificates: testing.Certificates, echo: EchoProtocol) -> None:
+    one = testing.configuration(certificates)
+    main = one["listen"]["main"]
+    two = {**one, "listen": {"main": main, "second": {**main, "address": ["127.0.0.2:0"]}}}
+    async with moretta.Server(one) as server:
+        first = server.addresses
+        await server.reload(two)
+        assert server.addresses[:1] == first
+        assert [address.host for address in server.addresses] == ["127.0.0.1", "127.0.0.2"]
+        second = f"https://{server.addresses[1]}"
+        async with (
+            moretta.connect(second, ca_file=certificates.ca_file, server_name="localhost") as gateway,
+            gateway.open_udp(*echo.address) as tunnel,
+        ):
+            tunnel.send(b"x")
+            assert await tunnel.recv() == b"x"
+        await server.reload(one)
+        assert server.addresses == first
+        with pytest.raises(moretta.GatewayUnreachable):
+            await moretta.connect(second, ca_file=certificates.ca_file, server_name="localhost", timeout_seconds=0.5)
+
+
+async def test_a_reload_whose_new_listener_is_taken_changes_nothing(
+    certificates: testing.Certificates, echo: EchoProtocol
+) -> None:
+    one = testing.configuration(certificates)
+    main = one["listen"]["main"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        taken = {**main, "address": [f"127.0.0.1:{other.getsockname()[1]}"]}
+        async with moretta.Server(one) as server:
+            before = server.addresses
+            with pytest.raises(moretta.ListenError, match=r"listen\.second\.address\[0\]"):
+                await server.reload({**one, "policy": {}, "listen": {"main": main, "second": taken}})
+            assert (server.addresses, server.generation) == (before, 1)
+            await server.reload()
+            assert (server.addresses, server.generation) == (before, 2)
+            async with (
+                moretta.connect(server.origin, ca_file=certificates.ca_file) as gateway,
+                gateway.open_udp(*echo.address),
+            ):
+                pass
+
+
+async def test_reloads_at_once_are_put_in_force_one_after_the_other(certificates: testing.Certificates) -> None:
+    configuration = testing.configuration(certificates)
+    async with moretta.Server(configuration) as server:
+        await asyncio.gather(*(server.reload() for _ in range(5)))
+        assert server.generation == 6
+
+
 async def test_a_port_in_use_is_one_sentence_and_nothing_starts(certificates: testing.Certificates) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
@@ -189,12 +243,43 @@ async def test_a_port_in_use_is_one_sentence_and_nothing_starts(certificates: te
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may bind every port")
-async def test_a_port_that_this_user_may_not_have_needs_privilege(certificates: testing.Certificates) -> None:
-    configuration = testing.configuration(certificates)
+@pytest.fixture
+def nobodys() -> Iterator[testing.Certificates]:
+    """Certificates of a user without privileges, and for root that user's rights."""
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) > 443:
+        with tempfile.TemporaryDirectory() as directory:
+            if os.geteuid() == 0:
+                try:
+                    os.chown(directory, NOBODY, NOBODY)
+                    os.seteuid(NOBODY)
+                except OSError as error:
+                    pytest.skip(f"this root may not become another user: {error}")
+                try:
+                    yield testing.make_certificates(Path(directory))
+                finally:
+                    os.seteuid(0)
+            else:
+                yield testing.make_certificates(Path(directory))
+    else:
+        pytest.skip("this machine lets everybody have every port")
+
+
+async def test_a_port_that_this_user_may_not_have_needs_privilege(nobodys: testing.Certificates) -> None:
+    configuration = testing.configuration(nobodys)
     configuration["listen"]["main"]["address"] = ["127.0.0.1:443"]
-    with pytest.raises(moretta.ListenNotPermitted):
+    with pytest.raises(moretta.ListenNotPermitted) as raised:
         await moretta.Server(configuration).start()
+    assert raised.value.exit_code == 6
+    assert "permission" in str(raised.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a file that this user may not read")
+async def test_a_key_that_this_user_may_not_read_is_one_sentence(nobodys: testing.Certificates) -> None:
+    os.seteuid(0)
+    os.chown(nobodys.key, 0, 0)
+    os.seteuid(NOBODY)
+    with pytest.raises(moretta.ConfigurationError, match=r"no permission to read .*server[.]key; let this user"):
+        await moretta.Server(testing.configuration(nobodys)).start()
 
 
 async def test_draining_refuses_new_tunnels_and_waits_for_open_ones(
