@@ -348,11 +348,13 @@ fn skipped_capsules_do_not_keep_an_idle_tunnel_alive() {
     let stream = world.raw[0].ask_udp(TARGET, 9001);
     go(&mut world);
     assert_eq!(world.nodes[0].core.tunnels(), 1);
-    for _ in 0..13 {
+    for _ in 0..11 {
         world.raw[0].write(stream, &data_frame(b"\x42\xa5\x05hello"), false);
         world.raw_turns();
         world.run(Duration::from_secs(10));
     }
+    assert_eq!(world.nodes[0].core.tunnels(), 1, "not before its time");
+    world.run(Duration::from_secs(15));
     assert_eq!(world.nodes[0].core.tunnels(), 0);
 }
 
