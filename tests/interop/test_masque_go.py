@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,16 @@ async def stock_proxy(go_peers: Path, authority: Authority) -> AsyncIterator[str
     async with running(
         go_peers / "proxy", "-t", template, "-b", f"127.0.0.1:{port}", "-c", authority.certificate, "-k", authority.key
     ):
+        await asyncio.to_thread(wait_until_bound, port)
         yield template
+
+
+def wait_until_bound(port: int) -> None:
+    """Wait until somebody listens: the stock program does not say when it does, the kernel's table shows it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not any(f":{port:04X} " in Path(table).read_text() for table in ("/proc/net/udp", "/proc/net/udp6")):
+        assert time.monotonic() < deadline, f"nobody listens on port {port}"
+        time.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
