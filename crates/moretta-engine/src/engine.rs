@@ -14,6 +14,7 @@ use crate::worker::Worker;
 use moretta_core::{Core, CoreConfig, CoreSnapshot, Now, SharedTokenLog, SlotId, TokenKeys, TransportOptions};
 use moretta_io::{OpenError, OwnAddresses, raise_fd_limit};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -111,9 +112,10 @@ impl Engine {
             let core = Core::new(config, Arc::clone(snapshot), now);
             let worker =
                 Worker::new(index, core, Arc::clone(&self.instance)).map_err(system("create a worker's poller"))?;
+            let instance = Arc::clone(&self.instance);
             let thread = std::thread::Builder::new()
                 .name(format!("moretta-{index}"))
-                .spawn(move || worker.run())
+                .spawn(move || run(index, worker, &instance))
                 .map_err(|error| system_error("start a worker thread", &error))?;
             lock(&self.threads).workers.push(thread);
         }
@@ -221,6 +223,7 @@ impl Engine {
             dns_questions: names.questions,
             dns_answers: names.answers,
             closed: self.is_closed(),
+            workers_lost: self.instance.workers_lost(),
         };
         stats::document(&lock(&self.last_stats), &instance)
     }
@@ -283,6 +286,18 @@ impl Drop for Engine {
     }
 }
 
+/// A worker that ends although nobody closed the engine has met a bug of ours. What it carried is lost; new connections
+/// are steered to the others.
+fn run(index: usize, worker: Worker, instance: &Instance) -> WorkerStats {
+    let stats = catch_unwind(AssertUnwindSafe(|| worker.run())).unwrap_or_default();
+    if !instance.closed.load(Ordering::Acquire) {
+        instance.worker_lost();
+        // A full inbox: its connections time out all the same, and `stats` shows the loss.
+        drop(to_helper(instance, HelperMessage::WorkerLost(index)));
+    }
+    stats
+}
+
 fn random<const N: usize>() -> Result<[u8; N], EngineError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|error| EngineError::System {
@@ -299,4 +314,30 @@ fn system(what: &'static str) -> impl Fn(OpenError) -> EngineError {
 
 fn system_error(what: &'static str, error: &std::io::Error) -> EngineError {
     EngineError::System { path: String::new(), what: what.into(), error: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_fails_is_counted_and_the_engine_still_drains_and_closes() {
+        let engine = Engine::start(br#"{"version": 1, "workers": 2}"#).unwrap();
+        engine.instance.workers[0].post(Message::Fail);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while engine.instance.workers_lost() == 0 {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        engine.submit(br#"{"version": 1, "command": "drain", "deadline_seconds": 0}"#).unwrap();
+        while !engine.take_events(8).iter().any(|event| event.windows(9).any(|text| text == b"\"drained\"")) {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        let stats: serde_json::Value = serde_json::from_slice(&engine.stats()).unwrap();
+        assert_eq!(stats["workers_lost"], 1);
+        let started = Instant::now();
+        engine.close();
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
 }

@@ -34,6 +34,7 @@ pub(crate) struct Instance {
     pub(crate) closed: AtomicBool,
     next_link: AtomicU32,
     drains_left: AtomicUsize,
+    workers_lost: AtomicUsize,
 }
 
 /// Where a gateway's commands go.
@@ -102,6 +103,7 @@ impl Instance {
             closed: AtomicBool::new(false),
             next_link: AtomicU32::new(0),
             drains_left: AtomicUsize::new(0),
+            workers_lost: AtomicUsize::new(0),
         }
     }
 
@@ -112,7 +114,8 @@ impl Instance {
 
     /// Every worker is told to drain; false when a drain is under way.
     pub(crate) fn start_drain(&self) -> bool {
-        self.drains_left.compare_exchange(0, self.workers.len(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let living = self.workers.len().saturating_sub(self.workers_lost()).max(1);
+        self.drains_left.compare_exchange(0, living, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// A worker has nothing left.
@@ -121,6 +124,16 @@ impl Instance {
         if before == Ok(1) {
             self.border.push(Event::Drained(document::Drained {}));
         }
+    }
+
+    /// A worker's thread has ended by itself; a drain does not wait for it.
+    pub(crate) fn worker_lost(&self) {
+        self.workers_lost.fetch_add(1, Ordering::AcqRel);
+        self.worker_drained();
+    }
+
+    pub(crate) fn workers_lost(&self) -> usize {
+        self.workers_lost.load(Ordering::Acquire)
     }
 
     /// Remembers the address of a socket of ours.

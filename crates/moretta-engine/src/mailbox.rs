@@ -82,6 +82,9 @@ pub(crate) enum Message {
         deadline: Instant,
     },
     Close,
+    /// Makes the worker panic.
+    #[cfg(test)]
+    Fail,
     /// Answers with the counters as of now.
     Stats(SyncSender<WorkerStats>),
 }

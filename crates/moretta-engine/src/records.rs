@@ -117,5 +117,7 @@ pub(crate) fn refuse_waiting(instance: &Instance, message: Message, reason: &str
         | Message::Drain { .. }
         | Message::Close
         | Message::Stats(_) => {}
+        #[cfg(test)]
+        Message::Fail => {}
     }
 }

@@ -89,6 +89,7 @@ pub(crate) struct InstanceStats {
     pub(crate) dns_questions: u64,
     pub(crate) dns_answers: BTreeMap<&'static str, u64>,
     pub(crate) closed: bool,
+    pub(crate) workers_lost: usize,
 }
 
 /// The document: totals over all workers, then each worker's own totals.
@@ -100,6 +101,7 @@ pub(crate) fn document(workers: &[WorkerStats], instance: &InstanceStats) -> Vec
     let mut document = total.to_json();
     document.insert("version".into(), json!(VERSION));
     document.insert("closed".into(), json!(instance.closed));
+    document.insert("workers_lost".into(), json!(instance.workers_lost));
     document.insert("tunnels".into(), json!({"open": instance.tunnels, "max": instance.max_tunnels}));
     document.insert("dns".into(), json!({"questions_held": instance.dns_questions, "answers": instance.dns_answers}));
     document.insert(

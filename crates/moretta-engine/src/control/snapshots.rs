@@ -44,6 +44,8 @@ pub(crate) struct Snapshots {
     lingering: Vec<OpenListener>,
     in_force: Arc<CoreSnapshot>,
     interfaces: Vec<(IpAddr, u8)>,
+    /// Workers whose threads have ended by themselves.
+    lost: Vec<usize>,
 }
 
 impl Snapshots {
@@ -52,7 +54,7 @@ impl Snapshots {
         let interfaces: Vec<(IpAddr, u8)> = addresses.interfaces().collect();
         let own = OwnAddresses::new(interfaces.iter().copied());
         let in_force = Arc::new(compile::empty(own));
-        Self { ticketer, open: Vec::new(), lingering: Vec::new(), in_force, interfaces }
+        Self { ticketer, open: Vec::new(), lingering: Vec::new(), in_force, interfaces, lost: Vec::new() }
     }
 
     pub(crate) fn in_force(&self) -> Arc<CoreSnapshot> {
@@ -86,6 +88,14 @@ impl Snapshots {
                 mailbox.post(Message::CloseLink(link));
             }
             self.lingering.remove(index);
+        }
+    }
+
+    /// New connections go to the other workers from now on.
+    pub(crate) fn worker_lost(&mut self, worker: usize) {
+        self.lost.push(worker);
+        for open in self.open.iter_mut().chain(&mut self.lingering) {
+            stop_accepting(&mut open.group, &self.lost);
         }
     }
 
@@ -128,8 +138,9 @@ impl Snapshots {
                     continue;
                 }
                 let path = format!("listeners[{index}].addresses[{position}]");
-                let (group, sockets) =
+                let (mut group, sockets) =
                     open_group(*address, instance.workers.len()).map_err(|error| refused(path, *address, error))?;
+                stop_accepting(&mut group, &self.lost);
                 let open = OpenListener {
                     name: listener.name.clone(),
                     configured: *address,
@@ -248,6 +259,13 @@ fn open_group(address: SocketAddr, workers: usize) -> Result<(ReuseportGroup, Ve
         sockets.push(group.join(slot as u8)?);
     }
     Ok((group, sockets))
+}
+
+fn stop_accepting(group: &mut ReuseportGroup, lost: &[usize]) {
+    for worker in lost {
+        // A group that cannot be steered any more is as it was: some connections will not be answered.
+        group.set_accepting(*worker as u8, false).unwrap_or_default();
+    }
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "kinds without a remedy of their own are told in the system's words")]

@@ -58,6 +58,8 @@ pub(crate) enum HelperMessage {
         worker: usize,
         link: LinkId,
     },
+    /// This worker's thread has ended by itself.
+    WorkerLost(usize),
     /// How many questions are held, and answers by kind.
     Stats(std::sync::mpsc::SyncSender<NameStats>),
     Close,
@@ -160,6 +162,7 @@ impl Helper {
             HelperMessage::ListenerIdle { worker, link } => {
                 self.snapshots.listener_idle(&self.instance, worker, link);
             }
+            HelperMessage::WorkerLost(worker) => self.snapshots.worker_lost(worker),
             HelperMessage::Stats(answer) => {
                 let stats = NameStats { questions: self.names.len() as u64, answers: self.answers.clone() };
                 // Whoever asked may have given up waiting.

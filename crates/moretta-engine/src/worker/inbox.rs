@@ -75,6 +75,8 @@ impl Worker {
                 self.shell.closing = Some(now.instant + super::CLOSE_TIME);
                 self.command(Command::Close, now);
             }
+            #[cfg(test)]
+            Message::Fail => std::panic::panic_any("on purpose"),
             Message::Stats(answer) => {
                 // Whoever asked may have given up waiting.
                 drop(answer.try_send(self.stats()));
