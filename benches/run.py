@@ -105,9 +105,8 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     """A throwaway certificate for the peers that are not moretta."""
     from moretta import testing
 
-    authority = testing.CertificateAuthority()
-    issued = authority.issue("localhost", "127.0.0.1")
-    return issued.write(folder)
+    files = testing.make_certificates(folder)
+    return files.certificate, files.key
 
 
 @contextlib.contextmanager
