@@ -95,8 +95,9 @@ test-rust: ## cargo test, then the simulated worlds once more on the h3wire adap
 	@sh tools/h3wire.sh test
 
 .PHONY: test-python
-test-python: setup ## pytest
+test-python: setup ## pytest, then the conformance rows once more under the profile hardened
 	$(RUN) pytest -n auto $(ARGS)
+	$(RUN) pytest -n auto --profile hardened tests/conformance
 
 .PHONY: check-rust
 check-rust: ## rustfmt, clippy, rustdoc
