@@ -47,6 +47,10 @@ gateway: setup-release ## a loopback gateway in the foreground, release build (P
 bench: setup-release ## measure the gateway beside its peers (REPS=3); results go to .bench/
 	$(RELEASE_ENV)/bin/python benches/run.py --repetitions $(or $(REPS),3) $(ARGS)
 
+.PHONY: figures
+figures: setup ## write the figures of the last make bench into README.md
+	$(RUN) python tools/figures.py
+
 .PHONY: interop
 interop: setup ## tests against other implementations only; needs Go
 	$(RUN) pytest tests/interop $(ARGS)
