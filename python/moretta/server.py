@@ -51,8 +51,11 @@ class Server:
         self._loaded: Loaded | None = None
         self._engine: engine.Engine | None = None
         self._generation = 0
+        self._submitted = 0
         self._listening: dict[str, tuple[SocketAddress, ...]] = {}
         self._reloading = asyncio.Lock()
+        self._draining = False
+        self._drained = asyncio.Event()
 
     def __repr__(self) -> str:
         state = "closed" if self._engine is None else ", ".join(map(str, self.addresses))
@@ -89,7 +92,7 @@ class Server:
 
     @property
     def generation(self) -> int:
-        """How many configurations were put in force; 1 after the start."""
+        """Number of the configuration in force: 1 after the start, a higher one after each reload."""
         return self._generation
 
     async def start(self) -> None:
@@ -98,10 +101,14 @@ class Server:
             msg = "the server runs already"
             raise RuntimeError(msg)
         loaded = await asyncio.to_thread(_load, self._source)
-        built = await asyncio.to_thread(snapshot.build, loaded, 1)
+        self._submitted = 0
+        built = await asyncio.to_thread(snapshot.build, loaded, self._next_generation())
         self._engine = attached = engine.Engine(workers=loaded.config.engine.workers)
         attached.handle("listener", 0, self._on_listening)
         attached.handle("record", 0, self._on_record_event)
+        self._draining = False
+        self._drained.clear()
+        attached.handle("drain", 0, lambda _: self._drained.set())
         try:
             await self._apply(loaded, built)
         except BaseException:
@@ -121,7 +128,7 @@ class Server:
                 loaded = await asyncio.to_thread(_load_again, self._source)
             else:
                 loaded = await asyncio.to_thread(_load, config)
-            built = await asyncio.to_thread(snapshot.build, loaded, self._generation + 1)
+            built = await asyncio.to_thread(snapshot.build, loaded, self._next_generation())
             await self._apply(loaded, built)
             if config is not None:
                 self._source = config
@@ -130,14 +137,14 @@ class Server:
         """Open no more tunnels, wait until those there are have ended, at most until the deadline, and close the rest.
 
         deadline_seconds: None takes ``engine.drain_timeout_seconds`` of the configuration. Clients are told at once
-        (GOAWAY). Cancelling it does not undo it.
+        (GOAWAY). Cancelling it does not undo it. A later call waits for the same end; its deadline does not count.
         """
         attached = self._running()
         seconds = self.config.engine.drain_timeout_seconds if deadline_seconds is None else deadline_seconds
-        drained: Answer[engine.Event] = Answer()
-        attached.handle("drain", 0, drained)
-        attached.command("drain", deadline_seconds=float(seconds))
-        await drained
+        if not self._draining:
+            attached.command("drain", deadline_seconds=float(seconds))
+            self._draining = True
+        await self._drained.wait()
 
     def stats(self) -> dict[str, Any]:
         """Return all counters by reason and all gauges; counters never go back."""
@@ -163,25 +170,37 @@ class Server:
             raise EngineClosed(msg)
         return self._engine
 
+    def _next_generation(self) -> int:
+        # Never one that was used, not even by a reload that was cancelled while the engine went on with it.
+        self._submitted += 1
+        return self._submitted
+
     async def _apply(self, loaded: Loaded, built: snapshot.Snapshot) -> None:
         attached = self._running()
         generation: int = built.document["generation"]
         answer: Answer[engine.Event] = Answer()
-        attached.handle("snapshot", generation, answer)
-        try:
-            for name, secret in built.secrets.items():
-                attached.put_secret(name, secret)
-            try:
-                attached.apply(built.document)
-            except EngineFault as fault:
-                raise _refused(loaded, fault.path, fault.message, fault.code) from None
-            event = await answer
-        finally:
+
+        def on_answer(event: engine.Event) -> None:
+            # Here and not after the wait below, which may be cancelled while the engine goes on.
             attached.forget("snapshot", generation)
+            if event["event"] == "snapshot_applied":
+                self._loaded = loaded
+                self._generation = generation
+            answer(event)
+
+        for name, secret in built.secrets.items():
+            attached.put_secret(name, secret)
+        attached.handle("snapshot", generation, on_answer)
+        try:
+            attached.apply(built.document)
+        except BaseException as error:
+            attached.forget("snapshot", generation)
+            if isinstance(error, EngineFault):
+                raise _refused(loaded, error.path, error.message, error.code) from None
+            raise
+        event = await answer
         if event["event"] == "snapshot_refused":
             raise _refused(loaded, event["path"], event["error"], event["code"])
-        self._loaded = loaded
-        self._generation = generation
 
     def _on_listening(self, event: engine.Event) -> None:
         self._listening[event["listener"]] = tuple(map(SocketAddress.parse, event["addresses"]))
