@@ -104,6 +104,36 @@ fn a_path_that_shrinks_is_followed_down() {
 }
 
 /// RFC 9001 §6: the library changes keys by itself, first after some 10 to 1,000 packets.
+/// Losses in bursts look like a black hole to the library when all packets are smaller than the last probe. The path
+/// is then searched again at once, not after a minute: 1,200 bytes must fit nearly always (CF-4).
+#[test]
+fn congestion_that_looks_like_a_black_hole_costs_a_moment() {
+    let (mut world, gateway) = World::pair();
+    let flow = world.open_udp(1, gateway, 1);
+    world.run(A_WHILE);
+    assert!(world.nodes[1].limits.last().is_some_and(|(_, most)| *most > 1400), "the search is over");
+    let mut seen = 0;
+    world.lose = Box::new(move |packet, from, _| {
+        let is_payload = packet.len() > 1200 && from == CLIENT.parse().unwrap();
+        seen += usize::from(is_payload);
+        is_payload && seen % 4 < 2
+    });
+    for _ in 0..10 {
+        world.flow_input(1, flow, &[7; 12_000], 1200);
+        world.turn(1);
+    }
+    world.run(A_WHILE);
+    world.lose = Box::new(|_, _, _| false);
+    for _ in 0..30 {
+        world.send(1, flow, b"x");
+        world.run(Duration::from_millis(100));
+    }
+    let most = world.nodes[1].limits.last().unwrap().1;
+    assert!(most > 1400, "{most} bytes fit: {:?}", world.nodes[1].limits);
+    let fell = world.nodes[1].limits.iter().any(|(_, most)| *most < 1200);
+    assert!(fell, "the library was not misled, so this test shows nothing");
+}
+
 #[test]
 fn tunnels_outlive_key_updates() {
     let (mut world, gateway) = World::pair();
