@@ -4,7 +4,9 @@ The gateway under test is pinned to core 0, generator and target to core 1. Repe
 machine hits both alike. What is reported per case is CPU of the gateway process per delivered datagram (from schedstat),
 its ratio to masque-go's proxy, loss and latency. Nothing here is asserted: `make test` never depends on a speed.
 
-The client is masque-go's, which sends one packet per system call ("wire-like"): most of the CPU it provokes is the kernel's.
+There are two arenas. "Wire-like": the client is masque-go's, which sends one packet per system call, so that most of the CPU
+it provokes is the kernel's. "Aggregated": client and target are crates/moretta-load, whose trains the kernel keeps whole over
+loopback, so that what is left is the gateway's own. The first flatters nobody, the second shows what the code costs.
 """
 
 from __future__ import annotations
@@ -34,13 +36,14 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILT = ROOT / ".bench"
 TARGET_PORT = 9000
+MASQUE_GO = BUILT / "masque-go-proxy"
 GATEWAY_CORE, LOAD_CORE = "0", "1"
 PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the driver is asked for; `rate` counts all tunnels together, per second."""
+    """What a generator is asked for; `rate` counts all tunnels together, per second; 0: as many as pass."""
 
     name: str
     mode: str
@@ -49,6 +52,7 @@ class Case:
     tunnels: int = 8
     connections: int = 1
     seconds: float = 4.0
+    aggregated: bool = False
 
 
 CASES = [
@@ -59,17 +63,21 @@ CASES = [
     Case("round trip 64 B, 2,000/s", "rtt", 64, 2_000),
     Case("new connection and tunnel", "setup", 64, 0, tunnels=300),
     Case("idle connection and tunnel", "idle", 64, 0, tunnels=200, connections=200),
+    Case("aggregated up 1200 B", "up", 1200, 0, aggregated=True),
+    Case("aggregated down 1200 B", "down", 1200, 0, aggregated=True),
+    Case("aggregated up 64 B", "up", 64, 0, aggregated=True),
+    Case("aggregated down 64 B", "down", 64, 0, aggregated=True),
 ]
 
 
 @dataclass
 class Peer:
-    """A gateway to measure: how it is started, and why it cannot be where it cannot."""
+    """A gateway to measure: how it is started, and what its clients trust (ours says so itself when it has started)."""
 
     name: str
     command: list[str]
     port: int
-    missing: str | None = None
+    authority: Path | None = None
     pid: int = 0
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -81,32 +89,54 @@ def free_port() -> int:
         return port
 
 
-def build_tools() -> tuple[Path, Path, str | None]:
-    """Target, driver, and the reason why there is no driver."""
+@dataclass
+class Tools:
+    """What could be built here, and why the rest could not."""
+
+    target: Path
+    load: Path
+    driver: Path | None = None
+    missing: list[str] = field(default_factory=list)
+
+    def generator(self, case: Case) -> Path | None:
+        return self.load if case.aggregated else self.driver
+
+
+def build_tools() -> Tools:
     BUILT.mkdir(exist_ok=True)
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         sys.exit("make bench needs a C compiler for the target program (Debian: apt-get install gcc)")
-    target, driver, proxy = BUILT / "target", BUILT / "driver", BUILT / "masque-go-proxy"
-    subprocess.run([compiler, "-O2", "-o", str(target), str(HERE / "target.c")], check=True)
+    tools = Tools(BUILT / "target", ROOT / "target/release/moretta-load")
+    subprocess.run([compiler, "-O2", "-o", str(tools.target), str(HERE / "target.c")], check=True)
+    subprocess.run(["cargo", "build", "--locked", "--release", "--quiet", "-p", "moretta-load"], cwd=ROOT, check=True)
     go = shutil.which("go")
     if go is None:
-        return (
-            target,
-            driver,
-            "needs Go (https://go.dev/dl/): its client library is the load generator, its proxy the peer",
+        tools.missing.append(
+            "masque-go and the wire-like cases need Go (https://go.dev/dl/): its client library is their generator, "
+            "its proxy the peer"
         )
-    for path, package in ((driver, "."), (proxy, "github.com/quic-go/masque-go/cmd/proxy")):
+        return tools
+    tools.driver = BUILT / "driver"
+    for path, package in ((tools.driver, "."), (MASQUE_GO, "github.com/quic-go/masque-go/cmd/proxy")):
         subprocess.run([go, "build", "-trimpath", "-o", str(path), package], cwd=HERE / "driver", check=True)
-    return target, driver, None
+    return tools
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A throwaway certificate for the peers that are not moretta."""
+def gateways(folder: Path, tools: Tools) -> list[Peer]:
+    """Ours, and masque-go's where there is Go."""
     from moretta import testing
 
-    files = testing.make_certificates(folder)
-    return files.certificate, files.key
+    port, other = free_port(), free_port()
+    ours = [sys.executable, str(ROOT / "tools/gateway.py"), "--json", "--port", str(port), "--workers", "1"]
+    peers = [Peer("moretta", ours, port)]
+    if tools.driver is not None:
+        files = testing.make_certificates(folder)
+        template = f"https://127.0.0.1:{other}/.well-known/masque/udp/{{target_host}}/{{target_port}}/"
+        theirs = [str(MASQUE_GO), "-t", template, "-b", f"127.0.0.1:{other}"]
+        theirs += ["-c", str(files.certificate), "-k", str(files.key)]
+        peers.append(Peer("masque-go", theirs, other, files.ca_file))
+    return peers
 
 
 @contextlib.contextmanager
@@ -118,6 +148,8 @@ def running(peer: Peer) -> Iterator[None]:
         try:
             wait_for_udp_port(peer, process, log)
             peer.pid = process.pid
+            if peer.authority is None:
+                peer.authority = told_authority(process, log)
             yield
         finally:
             process.send_signal(signal.SIGINT)
@@ -126,6 +158,18 @@ def running(peer: Peer) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def told_authority(process: subprocess.Popen[bytes], log: Any) -> Path:
+    """Our gateway prints a line of JSON once it serves."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        log.seek(0)
+        lines = [line for line in log.read().decode(errors="replace").splitlines() if line.startswith("{")]
+        if lines:
+            return Path(json.loads(lines[0])["ca"])
+        time.sleep(0.05)
+    sys.exit("the gateway did not say where its certificate is")
 
 
 def wait_for_udp_port(peer: Peer, process: subprocess.Popen[bytes], log: Any) -> None:
@@ -142,31 +186,18 @@ def wait_for_udp_port(peer: Peer, process: subprocess.Popen[bytes], log: Any) ->
     sys.exit(f"{peer.name} did not listen on port {peer.port} within {PATIENCE_SECONDS:g} s")
 
 
-def measure(peer: Peer, case: Case, driver: Path, target_pid: int) -> dict[str, Any] | None:
-    command = [
-        "taskset",
-        "-c",
-        LOAD_CORE,
-        str(driver),
-        "-proxy",
-        f"127.0.0.1:{peer.port}",
-        "-target",
-        f"127.0.0.1:{TARGET_PORT}",
-    ]
-    command += ["-mode", case.mode, "-size", str(case.size), "-rate", str(case.rate), "-dur", str(case.seconds)]
-    command += [
-        "-tunnels",
-        str(case.tunnels),
-        "-conns",
-        str(case.connections),
-        "-pid",
-        str(peer.pid),
-        "-tpid",
-        str(target_pid),
-    ]
+def measure(peer: Peer, case: Case, generator: Path, target_pid: int) -> dict[str, Any] | None:
+    # Both understand flags with two dashes.
+    command = ["taskset", "-c", LOAD_CORE, str(generator), "--proxy", f"127.0.0.1:{peer.port}"]
+    command += ["--mode", case.mode, "--size", str(case.size), "--rate", str(case.rate), "--dur", str(case.seconds)]
+    command += ["--tunnels", str(case.tunnels), "--conns", str(case.connections), "--pid", str(peer.pid)]
+    if case.aggregated:
+        command += ["--ca", str(peer.authority)]
+    else:
+        command += ["--target", f"127.0.0.1:{TARGET_PORT}", "--tpid", str(target_pid)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=case.seconds + 120, check=False)
     if done.returncode != 0 or not done.stdout.strip():
-        print(f"  {peer.name}, {case.name}: the driver failed: {done.stderr.strip()[-300:]}", file=sys.stderr)
+        print(f"  {peer.name}, {case.name}: {generator.name} failed: {done.stderr.strip()[-300:]}", file=sys.stderr)
         return None
     sample: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     peer.samples.setdefault(case.name, []).append(sample)
@@ -228,7 +259,8 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "cpu": model,
         "cores": os.cpu_count(),
         "repetitions": arguments.repetitions,
-        "arena": "wire-like: masque-go's client, one packet per system call, over loopback",
+        "arena": "over loopback; cases called aggregated: moretta-load, whole trains; all others: masque-go's client, one "
+        "packet per system call",
     }
 
 
@@ -238,38 +270,18 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="part of the name of the cases to run")
     parser.add_argument("--json", type=Path, default=BUILT / "bench.json")
     arguments = parser.parse_args()
-    cases = [case for case in CASES if arguments.cases in case.name]
     if (os.cpu_count() or 1) < 2:
         sys.exit("make bench needs two cores: one for the gateway, one for the load")
-    target, driver, no_go = build_tools()
-    if no_go is not None:
-        sys.exit(f"nothing was measured: {no_go}")
+    tools = build_tools()
+    for reason in tools.missing:
+        print(f"not measured: {reason}")
+    cases = [case for case in CASES if arguments.cases in case.name and tools.generator(case) is not None]
+    if not cases:
+        sys.exit(f"no case that can be measured here has {arguments.cases!r} in its name")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        cert, key = certificate(Path(folder))
-        port, other = free_port(), free_port()
-        template = f"https://127.0.0.1:{other}/.well-known/masque/udp/{{target_host}}/{{target_port}}/"
-        peers = [
-            Peer(
-                "moretta", [sys.executable, str(ROOT / "tools/gateway.py"), "--port", str(port), "--workers", "1"], port
-            ),
-            Peer(
-                "masque-go",
-                [
-                    str(BUILT / "masque-go-proxy"),
-                    "-t",
-                    template,
-                    "-b",
-                    f"127.0.0.1:{other}",
-                    "-c",
-                    str(cert),
-                    "-k",
-                    str(key),
-                ],
-                other,
-            ),
-        ]
+        peers = gateways(Path(folder), tools)
         sink = subprocess.Popen(
-            ["taskset", "-c", LOAD_CORE, str(target), str(TARGET_PORT)],
+            ["taskset", "-c", LOAD_CORE, str(tools.target), str(TARGET_PORT)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -278,18 +290,16 @@ def main() -> None:
         for peer in peers:
             stack.enter_context(running(peer))
         for case in cases:
+            generator = tools.generator(case)
+            assert generator is not None
             for repetition in range(arguments.repetitions):
                 for peer in peers if repetition % 2 == 0 else reversed(peers):
-                    sample = measure(peer, case, driver, sink.pid)
+                    sample = measure(peer, case, generator, sink.pid)
                     if sample is not None:
                         print(f"{case.name:<28}{peer.name:<12}{figure(case, sample):>10.2f} {unit(case)}", flush=True)
         report(peers, cases)
-        arguments.json.write_text(
-            json.dumps(
-                {"settings": settings(arguments), "samples": {peer.name: peer.samples for peer in peers}}, indent=1
-            )
-            + "\n"
-        )
+        document = {"settings": settings(arguments), "samples": {peer.name: peer.samples for peer in peers}}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
         print(f"\nraw samples: {arguments.json}")
 
 

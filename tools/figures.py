@@ -38,9 +38,17 @@ def table(document: dict[str, Any]) -> str:
     ]
     for case in samples[peers[0]]:
         field, unit = FIGURES[samples[peers[0]][case][0]["mode"]]
-        medians = [statistics.median(sample[field] for sample in samples[peer].get(case, [])) for peer in peers]
-        lines.append(f"| {case} | {' | '.join(f'{median:.1f}' for median in medians)} | {unit} |")
+        medians = [shown([sample[field] for sample in samples[peer].get(case, [])]) for peer in peers]
+        lines.append(f"| {case} | {' | '.join(medians)} | {unit} |")
     return "\n".join(lines)
+
+
+def shown(figures: list[float]) -> str:
+    """The median with as many digits as are worth something."""
+    if not figures:
+        return "-"
+    median = statistics.median(figures)
+    return f"{median:.1f}" if median >= 10 else f"{median:.2f}"
 
 
 def main() -> int:
