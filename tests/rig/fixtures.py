@@ -108,6 +108,8 @@ class Gateway:
     server: moretta.Server
     address: tuple[str, int]
     authority: Authority
+    #: What it was started with, for a reload of something near it.
+    configuration: dict[str, Any]
 
     @property
     def host(self) -> str:
@@ -184,7 +186,7 @@ def open_gateway(authority: Authority, request: pytest.FixtureRequest) -> OpenGa
         configuration |= {key: value for key, value in optional.items() if value is not None}
         async with moretta.Server(configuration) as server:
             host, port = server.addresses[0][:2]
-            yield Gateway(server, (host, port), authority)
+            yield Gateway(server, (host, port), authority, configuration)
 
     return opened
 
