@@ -115,6 +115,18 @@ impl Client {
         self.core.counters()
     }
 
+    /// What the kernel dropped because nobody read.
+    pub(crate) fn socket_drops(&mut self) -> u64 {
+        self.links.iter_mut().for_each(UdpSocket::refresh_drops);
+        self.links.iter().map(|socket| socket.counters().dropped_by_kernel).sum()
+    }
+
+    /// What the core dropped on its way to the gateway. It calls that way down, since it leads from a flow to the peer.
+    pub(crate) fn core_drops(&self) -> u64 {
+        let entries = self.core.counters().entries();
+        entries.filter(|(name, _)| name.starts_with("down_dropped_")).map(|(_, count)| count).sum()
+    }
+
     /// Reads the sockets; true if there may be more.
     pub(crate) fn drain(&mut self) -> bool {
         let now = now();

@@ -20,6 +20,20 @@ pub(crate) struct Reading {
     pub(crate) packets: u64,
 }
 
+/// What the generator itself lost in the whole run: not the gateway's doing.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[expect(clippy::struct_field_names, reason = "they stand beside others in the line that is printed")]
+pub(crate) struct OwnLosses {
+    /// Datagrams that the kernel dropped because a client's socket was full.
+    pub(crate) client_socket_drops: u64,
+    /// The same of the target's socket.
+    pub(crate) target_socket_drops: u64,
+    /// Datagrams that the client's core dropped in its queues, or because they did not fit the path.
+    pub(crate) client_core_drops: u64,
+    /// Datagrams that the kernel did not take from the target.
+    pub(crate) target_send_drops: u64,
+}
+
 /// One measurement. Names as in `benches/driver`; CPU in microseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -47,12 +61,13 @@ pub(crate) struct Report {
     gbps: f64,
     /// Of the client's connections, in the direction of the payloads.
     datagrams_per_packet: f64,
+    #[serde(flatten)]
+    own_losses: OwnLosses,
 }
 
 impl Report {
-    /// From the readings at the beginning and at the end of the measured time; `lost` of `sent` datagrams of the whole
-    /// run never arrived.
-    pub(crate) fn new(settings: &Settings, from: &Reading, to: &Reading, lost: u64, sent: u64) -> Self {
+    /// From the readings at the beginning and at the end of the measured time, and after the last straggler.
+    pub(crate) fn new(settings: &Settings, [from, to, end]: [&Reading; 3], own_losses: OwnLosses) -> Self {
         let wall = (to.time - from.time) as f64;
         let (offered, delivered) = (to.offered - from.offered, to.delivered - from.delivered);
         let per_datagram = |nanoseconds: f64| round(nanoseconds / delivered.max(1) as f64 / 1000.0);
@@ -74,7 +89,8 @@ impl Report {
             delivered,
             offered_ps: round(offered as f64 / seconds),
             delivered_ps: round(delivered as f64 / seconds),
-            loss_pct: round(100.0 * lost as f64 / sent.max(1) as f64),
+            // Of the whole run: what is on its way at either end of the measured time is not lost.
+            loss_pct: round(100.0 * end.offered.saturating_sub(end.delivered) as f64 / end.offered.max(1) as f64),
             seconds: round(seconds),
             proxy_us_per_dgram: per_datagram(gateway),
             vm_us_per_dgram: per_datagram(busy),
@@ -89,6 +105,7 @@ impl Report {
                 (to.datagrams_in_packets - from.datagrams_in_packets) as f64
                     / (to.packets - from.packets).max(1) as f64,
             ),
+            own_losses,
         }
     }
 

@@ -9,7 +9,7 @@ use moretta_io::{Events, Interest, Poller, Trigger};
 use crate::Failure;
 use crate::client::Client;
 use crate::machine::{cpu_nanoseconds, idle};
-use crate::report::{Reading, Report};
+use crate::report::{OwnLosses, Reading, Report};
 use crate::settings::{Mode, Settings};
 use crate::target::{SUBSCRIBE, Target, UP, mark};
 
@@ -51,12 +51,18 @@ pub(crate) fn run(settings: Settings) -> Result<String, Failure> {
     run.traffic(run.settings.duration)?;
     let to = run.reading();
     run.let_pass(STRAGGLERS_TIME)?;
-    let (sent, received) = (run.offered(), run.delivered());
+    let end = run.reading();
+    let own_losses = OwnLosses {
+        client_socket_drops: run.client.socket_drops(),
+        target_socket_drops: run.target.socket_drops(),
+        client_core_drops: run.client.core_drops(),
+        target_send_drops: run.target.send_drops,
+    };
     run.client.close()?;
     if to.delivered == from.delivered {
         return Err(Failure("nothing arrived".to_owned()));
     }
-    Ok(Report::new(&run.settings, &from, &to, sent.saturating_sub(received), sent).line()?)
+    Ok(Report::new(&run.settings, [&from, &to, &end], own_losses).line()?)
 }
 
 impl Run {

@@ -47,8 +47,10 @@ pub(crate) struct Target {
     train: Vec<u8>,
     /// Counted on arrival.
     pub(crate) received: u64,
-    /// Given to the kernel.
+    /// Offered to the kernel.
     pub(crate) sent: u64,
+    /// Of those, what it did not take.
+    pub(crate) send_drops: u64,
 }
 
 impl Target {
@@ -71,12 +73,19 @@ impl Target {
             train: payload.repeat(usize::try_from(TRAIN_DATAGRAMS)?),
             received: 0,
             sent: 0,
+            send_drops: 0,
         })
     }
 
     /// How many tunnels have been heard of.
     pub(crate) fn subscribers(&self) -> usize {
         self.peers.len()
+    }
+
+    /// What the kernel dropped because nobody read.
+    pub(crate) fn socket_drops(&mut self) -> u64 {
+        self.socket.refresh_drops();
+        self.socket.counters().dropped_by_kernel
     }
 
     /// Counts what has come; true if there may be more.
@@ -105,7 +114,7 @@ impl Target {
             self.next_peer += 1;
             let count = due.min(TRAIN_DATAGRAMS).min(most);
             let bytes = self.train.get(..count as usize * self.size).unwrap_or_default();
-            self.socket.send_train(&OutgoingTrain {
+            let outcome = self.socket.send_train(&OutgoingTrain {
                 remote: Some(peer),
                 local: None,
                 ecn: 0,
@@ -113,6 +122,7 @@ impl Target {
                 data: bytes,
             });
             self.sent += count;
+            self.send_drops += outcome.dropped as u64;
             due -= count;
         }
     }
