@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from rig.fixtures import Authority, udp_target
 from rig.names import NameServer, name_server
 from rig.namespace import Everywhere, everywhere
+from rig.neighbour import Neighbour
+from rig.victim import Victim, running
 
 
 @pytest.fixture(scope="module")
@@ -21,3 +27,28 @@ def network() -> Iterator[Everywhere]:
 async def names() -> AsyncIterator[NameServer]:
     async with name_server() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def victim(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    """One gateway process for the attacks of a module: it must survive them all."""
+    with running(authority, tmp_path_factory.mktemp("victim") / "log") as process:
+        yield process
+
+
+@pytest.fixture
+async def neighbour(victim: Victim) -> AsyncIterator[Neighbour]:
+    """A tunnel of somebody else, open before the attack; works at its end."""
+    async with udp_target(echo=True) as target, victim.client() as peer:
+        opened = Neighbour(peer, await victim.open(peer, target.address), target)
+        await opened.works()
+        yield opened
+        await opened.works()
+        core = victim.stats()["core"]
+        assert core["panicked_connections"] == core["panicked_endpoints"] == 0
+
+
+@pytest.fixture
+def open_victim(authority: Authority, tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[Victim]]:
+    """Opens a gateway process with sections of its configuration replaced."""
+    return functools.partial(running, authority, tmp_path / "log")

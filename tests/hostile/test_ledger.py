@@ -13,6 +13,7 @@ MARKERS = {"bypass", "known", "exhaustion"}
 LISTS = {
     *(f"S-{letter}" for letter in "abcde"),
     *(f"D-{number}" for number in (*range(1, 12), 14)),
+    *(f"K-{number}" for number in (1, 2, 4, 5, 30, 31, 32)),
 }
 
 

@@ -30,6 +30,8 @@ class NameServer(asyncio.DatagramProtocol):
     zone: dict[str, str] = field(default_factory=dict)
     #: The answer for every name that has no lines of its own.
     otherwise: str = ""
+    #: Names whose questions are never answered.
+    silent: set[str] = field(default_factory=set)
     questions: list[tuple[str, str]] = field(default_factory=list)
     asked_over_tcp: list[str] = field(default_factory=list)
     #: Called after each question, with its name; may change `zone`.
@@ -44,6 +46,8 @@ class NameServer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         assert self._transport is not None
         reply = self._answer(data)
+        if self.questions[-1][0] in self.silent:
+            return
         packed = reply.pack()
         if len(packed) > UDP_BYTES:
             reply.rr = []

@@ -1,0 +1,53 @@
+"""QUIC packets with frames that no library would write, protected with the keys of a live connection."""
+
+from __future__ import annotations
+
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.tls import Epoch
+
+from rig.peer import RawPeer
+
+PING = 0x01
+PACKET_TYPES = {
+    Epoch.INITIAL: QuicPacketType.INITIAL,
+    Epoch.HANDSHAKE: QuicPacketType.HANDSHAKE,
+    Epoch.ONE_RTT: QuicPacketType.ONE_RTT,
+}
+
+
+def packet(quic: QuicConnection, frames: bytes, epoch: Epoch = Epoch.ONE_RTT) -> bytes:
+    """One datagram with a PING and `frames`, taking the connection's next packet number."""
+    assert quic._version is not None
+    builder = QuicPacketBuilder(
+        host_cid=quic.host_cid,
+        is_client=True,
+        max_datagram_size=quic._max_datagram_size,
+        packet_number=quic._packet_number,
+        peer_cid=quic._peer_cid.cid,
+        peer_token=quic._peer_token,
+        version=quic._version,
+    )
+    builder.start_packet(PACKET_TYPES[epoch], quic._cryptos[epoch])
+    builder.start_frame(PING, capacity=1 + len(frames)).push_bytes(frames)
+    datagrams, _ = builder.flush()
+    quic._packet_number = builder.packet_number
+    assert len(datagrams) == 1
+    return bytes(datagrams[0])
+
+
+def inject(peer: RawPeer, frames: bytes) -> None:
+    """Sends `frames` in a packet of their own, past all limits and books of the peer's own QUIC."""
+    assert peer._transport is not None
+    peer._transport.sendto(packet(peer._quic, frames), peer._quic.get_peer_address())
+
+
+def withhold_acks(peer: RawPeer) -> None:
+    """The peer's QUIC acknowledges nothing from now on."""
+
+    def nothing(builder: QuicPacketBuilder, space: QuicPacketSpace, now: float) -> None:
+        space.ack_at = None
+
+    setattr(peer._quic, "_write_ack_frame", nothing)  # noqa: B010 -- assigning to a method is what it does
