@@ -22,9 +22,11 @@ pytest.importorskip("aioquic", reason="the extra demo is not installed")
 
 SMALL = 4 << 20
 # Prints a line when the first step begins, so that a test need not guess.
+# Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
 PROGRAM = """
-import sys
+import signal, sys
 from moretta.demo import scenario, steps
+signal.signal(signal.SIGINT, signal.default_int_handler)
 download = steps.http3_download
 def announce(*arguments):
     print("begins", flush=True)
