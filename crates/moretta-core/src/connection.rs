@@ -88,6 +88,8 @@ pub(crate) struct Connection {
     pub(crate) capsule_budget: CapsuleBudget,
     /// What was handed to the library's datagram queue.
     pub(crate) feed: Feed,
+    /// A token had proved the client's address before the handshake began.
+    pub(crate) address_validated: bool,
     /// Bytes of the largest packet now.
     pub(crate) max_packet: usize,
     /// The largest HTTP Datagram (prefix included) that fits now; `None` if the peer takes none.
@@ -149,6 +151,7 @@ impl Connection {
             finishing: Vec::new(),
             capsule_budget: CapsuleBudget::new(capsule_bytes),
             feed: Feed::default(),
+            address_validated: false,
             max_datagram: None,
             datagrams: false,
             drain: DrainStage::Not,

@@ -110,7 +110,8 @@ impl Core {
         }
         for _ in 0..ACCEPTS_PER_TURN {
             let Some((key, incoming)) = self.waiting.pop() else { return false };
-            if incoming.remote_address_validated() {
+            let address_validated = incoming.remote_address_validated();
+            if address_validated {
                 self.counters.connections_address_validated += 1;
             }
             let mut buffer = self.answer_buffer();
@@ -125,7 +126,10 @@ impl Core {
                 Ok(Ok((handle, quic))) => {
                     self.counters.connections_accepted += 1;
                     self.half_open += 1;
-                    self.add_connection(now, key, handle, quic, End::Server(listener));
+                    let key = self.add_connection(now, key, handle, quic, End::Server(listener));
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.address_validated = address_validated;
+                    }
                 }
                 Ok(Err(error)) => {
                     self.counters.failed_first_packets += 1;
