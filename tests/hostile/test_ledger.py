@@ -13,7 +13,9 @@ MARKERS = {"bypass", "known", "exhaustion"}
 LISTS = {
     *(f"S-{letter}" for letter in "abcde"),
     *(f"D-{number}" for number in (*range(1, 12), 14)),
-    *(f"K-{number}" for number in (1, 2, 4, 5, 30, 31, 32)),
+    *(f"K-{number}" for number in (1, 2, *range(4, 13), *range(30, 37))),
+    *(f"X-{number}" for number in (*range(1, 6), *range(9, 13))),
+    *(f"AU-{number}" for number in (12, 14, 17)),
 }
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
+from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
@@ -51,3 +55,26 @@ def withhold_acks(peer: RawPeer) -> None:
         space.ack_at = None
 
     setattr(peer._quic, "_write_ack_frame", nothing)  # noqa: B010 -- assigning to a method is what it does
+
+
+def grant_nothing(peer: RawPeer) -> None:
+    """The peer's QUIC raises no limit of streams or data from now on."""
+
+    def nothing(*_: object, **__: object) -> None: ...
+
+    for method in ("_write_stream_limits", "_write_connection_limits"):
+        setattr(peer._quic, method, nothing)
+
+
+def first_flight(
+    address: tuple[str, int], *, parameters: Callable[[bytes], bytes] | None = None
+) -> tuple[QuicConnection, list[bytes]]:
+    """A client that has not been answered, and the datagrams with its ClientHello; `parameters` may spoil what it offers."""
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost")
+    quic = QuicConnection(configuration=configuration)
+    if parameters is not None:
+        good = quic._serialize_transport_parameters
+        setattr(quic, "_serialize_transport_parameters", lambda: parameters(good()))  # noqa: B010 -- as above
+    now = time.monotonic()
+    quic.connect(address, now)
+    return quic, [bytes(datagram) for datagram, _ in quic.datagrams_to_send(now)]

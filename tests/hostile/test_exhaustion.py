@@ -1,0 +1,271 @@
+"""Attacks on memory, processor, descriptors and log (X-…, AU-…), at the scale of two cores and a few seconds.
+
+Each is made on one gateway process, whose neighbours must go on. What is asserted is what the process holds afterwards
+and what it counted; figures for processor time belong to the bench.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from aioquic.quic.configuration import QuicConfiguration
+
+from rig import wire
+from rig.fixtures import Target
+from rig.neighbour import Neighbour
+from rig.packets import first_flight, grant_nothing
+from rig.peer import RawPeer, connect_udp_fields
+from rig.victim import Victim
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("neighbour")]
+
+KIB = 1 << 10
+MIB = 1 << 20
+#: What a flight of one QUIC handshake takes at a gateway that holds it, P-2.
+CONNECTION_BYTES = 64 * KIB
+#: What allocators keep and a debug build adds.
+SLACK = 16 * MIB
+
+
+@contextlib.asynccontextmanager
+async def many_clients(victim: Victim, count: int) -> AsyncIterator[None]:
+    """Connections that are all open inside, and closed at once: an ordinary client waits a little while it closes."""
+    opened, done = asyncio.Semaphore(0), asyncio.Event()
+
+    async def one() -> None:
+        async with victim.client():
+            opened.release()
+            await done.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(one())
+        for _ in range(count):
+            await opened.acquire()
+        yield
+        done.set()
+
+
+async def works(victim: Victim, target: Target) -> None:
+    """Somebody new finds the gateway serving."""
+    async with victim.client() as peer:
+        stream_id = await victim.open(peer, target.address)
+        peer.send_http_datagram(stream_id, b"served")
+        while await target.take() != b"served":
+            pass
+
+
+@pytest.mark.exhaustion("X-1", "X-3")
+async def test_first_flights_that_nobody_follows_up_are_bounded_by_retry(victim: Victim, target: Target) -> None:
+    """1,500 clients begin and never answer. From 256 handshakes in flight on, whoever comes proves his address first."""
+    before, retries = victim.memory(), victim.counter("core.retries_sent")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for number in range(1500):
+            for datagram in first_flight(victim.address)[1]:
+                sender.sendto(datagram, victim.address)
+            if number % 100 == 99:
+                victim.stats()
+    stats = victim.stats()
+    assert stats["core"]["retries_sent"] - retries > 500
+    bound = 256 * len(stats["workers"]) + 4
+    assert stats["gauges"]["connections"] <= bound
+    assert victim.memory() - before <= bound * CONNECTION_BYTES + SLACK
+    await works(victim, target)
+
+
+@pytest.mark.exhaustion("X-2")
+async def test_one_source_that_opens_connection_after_connection_leaves_nothing(victim: Victim) -> None:
+    async with many_clients(victim, 40):
+        pass
+    before, descriptors, connections = victim.memory(), victim.descriptors(), victim.counter("gauges.connections")
+    for _ in range(5):
+        async with many_clients(victim, 40):
+            pass
+    await victim.until(lambda stats: stats["gauges"]["connections"] <= connections, "all connections to be gone")
+    assert victim.memory() - before <= 4 * MIB
+    assert victim.descriptors() <= descriptors
+
+
+@pytest.mark.exhaustion("X-4")
+async def test_idle_connections_cost_what_is_promised(victim: Victim, target: Target) -> None:
+    before, descriptors = victim.memory(), victim.descriptors()
+    async with many_clients(victim, 100):
+        assert victim.memory() - before <= 100 * CONNECTION_BYTES + SLACK // 4
+        assert victim.descriptors() <= descriptors, "a connection has no socket of its own"
+        await works(victim, target)
+
+
+@pytest.mark.exhaustion("X-5")
+async def test_what_provokes_answers_without_a_connection_gets_less_than_it_sent(victim: Victim) -> None:
+    """Unknown versions and packets of connections that never were: nothing is kept, and little is said."""
+    before = victim.memory()
+    sent = received = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(0)
+        for number in range(3000):
+            unknown = b"\xc0" + wire.varint(0x1A2A3A4A, 8)[4:] + b"\x08" + os.urandom(8) + b"\x08" + os.urandom(8)
+            junk = unknown + bytes(1200 - len(unknown)) if number % 2 else b"\x40" + os.urandom(60 + number % 1000)
+            sent += sender.sendto(junk, victim.address)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    received += len(sender.recv(2048))
+        assert victim.stats()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                received += len(sender.recv(2048))
+    assert received <= sent
+    assert victim.memory() - before <= SLACK // 4
+
+
+@pytest.mark.exhaustion("X-9")
+async def test_heads_and_capsules_that_come_byte_by_byte_hold_up_nobody(
+    victim: Victim, neighbour: Neighbour, target: Target
+) -> None:
+    before = victim.memory()
+    async with victim.client() as peer:
+        head = peer.headers_frame([*connect_udp_fields(victim.host, *target.address), (b"x-slow", b"s" * 200)])
+        streams = list(range(0, 4 * 100, 4))
+        for at in range(len(head) - 1):
+            for stream_id in streams:
+                peer._quic.send_stream_data(stream_id, head[at : at + 1])
+            peer.transmit()
+            if at % 16 == 0:
+                await peer.settled()
+                await neighbour.works()
+        await peer.settled()
+        assert victim.counter("tunnels.open") == 1, "no request is whole"
+        for stream_id in streams:
+            peer._quic.send_stream_data(stream_id, head[-1:])
+        peer.transmit()
+        for stream_id in streams:
+            assert (await peer.response(stream_id)).status == 200
+        for byte in wire.frame(wire.FRAME_DATA, wire.datagram_capsule(b"slowly"))[:-1]:
+            for stream_id in streams:
+                peer._quic.send_stream_data(stream_id, bytes([byte]))
+            peer.transmit()
+        await peer.settled()
+        await neighbour.works()
+        assert target.received == []
+        assert victim.memory() - before <= SLACK
+
+
+@pytest.mark.exhaustion("X-10")
+async def test_a_client_that_grants_no_window_costs_bounded_memory(victim: Victim, target: Target) -> None:
+    """Replies wait in capsules for a window that never opens; the target goes on sending."""
+    before = victim.memory()
+
+    def closed_windows(configuration: QuicConfiguration) -> None:
+        configuration.max_stream_data = 256
+        configuration.max_data = 4096
+
+    async with victim.client(settings=[], max_datagram_frame_size=None, prepare=closed_windows) as peer:
+        grant_nothing(peer)
+        streams = [await victim.open(peer, target.address) for _ in range(4)]
+        for stream_id in streams:
+            peer.send_data(stream_id, wire.datagram_capsule(b"hello"))
+        senders = [await target.peer() for _ in streams]
+        for number, sender in zip(range(8000), itertools.cycle(senders), strict=False):
+            target.send(bytes(1200), sender)
+            if number % 200 == 0:
+                victim.stats()
+        await peer.settled()
+        assert victim.memory() - before <= len(streams) * 512 * KIB + SLACK
+
+
+@pytest.mark.exhaustion("X-11")
+@pytest.mark.known("AU-17")
+async def test_bad_datagrams_are_counted_exactly_and_write_no_log(
+    victim: Victim, neighbour: Neighbour, target: Target
+) -> None:
+    """For streams that never were, for one that has ended, with unknown contexts, with none: 20,000 in all, level debug."""
+    async with victim.client() as peer:
+        ended = await victim.open(peer, target.address)
+        peer.send(ended, b"", fin=True)
+        await peer.stream_finished(ended)
+        stream_id = await victim.open(peer, target.address)
+        quarter, gone, unknown = (wire.varint(number // 4) for number in (stream_id, ended, 4 * 1000))
+        bad = [unknown + b"\x00x", gone + b"\x00x", quarter + b"\x3fx", quarter]
+        log, memory, core = victim.log.stat().st_size, victim.memory(), victim.stats()["core"]
+        sent = 0
+        for _ in range(100):
+            for datagram in bad * 50:
+                peer._quic.send_datagram_frame(datagram)
+            sent += 200
+            peer.transmit()
+            await peer.settled()
+        await neighbour.works()
+
+        def dropped(core: dict[str, int]) -> int:
+            return sum(value for key, value in core.items() if key.startswith("up_dropped_"))
+
+        # What might have been early is held for half a second before it is dropped.
+        await victim.until(lambda stats: dropped(stats["core"]) - dropped(core) == sent, f"{sent} drops")
+        now = victim.stats()["core"]
+        grown = {key: now[key] - core[key] for key in now if key.startswith("up_dropped_")}
+        relayed = now["datagrams_to_flows"] - core["datagrams_to_flows"]
+        assert sum(grown.values()) + relayed == now["datagrams_from_peer"] - core["datagrams_from_peer"]
+        assert grown["up_dropped_by_tunnel"] == sent // 2, grown
+        assert target.received == []
+        assert victim.log.stat().st_size == log
+        assert victim.memory() - memory <= SLACK // 4
+
+
+@pytest.mark.exhaustion("X-12")
+async def test_datagrams_ahead_of_their_requests_are_held_within_bounds(victim: Victim, target: Target) -> None:
+    """5 MB for a hundred streams that are opened later: 64 KiB of it may wait, half a second long."""
+    before = victim.memory()
+    async with victim.client() as peer:
+        for number in range(5000):
+            peer._quic.send_datagram_frame(wire.varint(number % 100) + b"\x00" + bytes(1000))
+            if number % 50 == 49:
+                peer.transmit()
+                await peer.settled()
+        assert victim.memory() - before <= SLACK // 4
+        for stream_id in range(0, 400, 4):
+            peer.send_headers(stream_id, connect_udp_fields(victim.host, *target.address))
+        for stream_id in range(0, 400, 4):
+            assert (await peer.response(stream_id)).status == 200
+        await peer.settled()
+        assert len(target.received) <= 64 * KIB // 1000
+        peer.send_http_datagram(0, b"in time")
+        while await target.take() != b"in time":
+            pass
+
+
+@pytest.mark.known("AU-14")
+async def test_aborts_in_the_middle_of_a_capsule_leave_nothing(victim: Victim, target: Target) -> None:
+    """2,000 tunnels on 20 connections; half are reset, half lose their connection."""
+
+    async def abort(peer: RawPeer, tunnels: int) -> None:
+        fields = connect_udp_fields(victim.host, *target.address)
+        capsule = wire.varint(0) + wire.varint(60_000) + b"\x00" + b"c" * 500
+        streams = [peer.request(fields) for _ in range(tunnels)]
+        for stream_id in streams:
+            assert (await peer.response(stream_id)).status == 200
+            peer.send_data(stream_id, capsule)
+        await peer.settled()
+        for stream_id in streams[::2]:
+            peer._quic.reset_stream(stream_id, wire.H3_REQUEST_CANCELLED)
+        peer.transmit()
+        await peer.settled()
+
+    async def round_of_aborts() -> None:
+        async with victim.client() as peer:
+            await abort(peer, 100)
+
+    await asyncio.gather(*(round_of_aborts() for _ in range(4)))
+    await victim.until(lambda stats: stats["tunnels"]["open"] == 1, "tunnels to be gone")
+    memory, descriptors = victim.memory(), victim.descriptors()
+    for _ in range(4):
+        await asyncio.gather(*(round_of_aborts() for _ in range(5)))
+    await victim.until(
+        lambda stats: stats["tunnels"]["open"] == 1 and stats["gauges"]["target_sockets"] == 1, "tunnels to be gone"
+    )
+    assert victim.descriptors() <= descriptors
+    assert victim.memory() - memory <= 8 * MIB

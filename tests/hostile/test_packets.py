@@ -1,0 +1,284 @@
+"""Known failures of QUIC implementations (K-…), with frames and packets that no library would send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from aioquic.tls import Epoch
+
+from rig import wire
+from rig.fixtures import Target
+from rig.neighbour import Neighbour
+from rig.packets import first_flight, inject, packet, withhold_acks
+from rig.peer import RawPeer
+from rig.victim import Victim
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("neighbour")]
+
+MIB = 1 << 20
+FRAME_ENCODING_ERROR = 0x07
+TRANSPORT_PARAMETER_ERROR = 0x08
+CONNECTION_ID_LIMIT_ERROR = 0x09
+PROTOCOL_VIOLATION = 0x0A
+CRYPTO_BUFFER_EXCEEDED = 0x0D
+
+
+async def flood(peer: RawPeer, packets: Iterator[bytes], *, burst: int = 32) -> int:
+    """Injects packets as fast as the gateway takes them, until it closes the connection; says how many."""
+    sent = 0
+    for frames in packets:
+        if peer.closed is not None:
+            break
+        inject(peer, frames)
+        sent += 1
+        if sent % burst == 0:
+            try:
+                await peer.settled()
+            except ConnectionError:
+                break
+    return sent
+
+
+@pytest.mark.known("K-6")
+async def test_connection_ids_that_retire_each_other_cost_bounded_memory(victim: Victim) -> None:
+    """10,000 of them, each retiring all before; what the gateway answers is never acknowledged."""
+
+    def packets() -> Iterator[bytes]:
+        for first in range(8, 10_000, 32):
+            yield b"".join(
+                b"\x18" + wire.varint(number) + wire.varint(number) + b"\x08" + os.urandom(8) + os.urandom(16)
+                for number in range(first, first + 32)
+            )
+
+    before = victim.memory()
+    async with victim.client() as peer:
+        await peer.settled()
+        withhold_acks(peer)
+        await flood(peer, packets(), burst=1000)
+        inject(peer, b"")
+        assert victim.memory() - before < 16 * MIB
+
+
+@pytest.mark.known("K-6")
+async def test_more_connection_ids_than_allowed_close_the_connection(victim: Victim) -> None:
+    async with victim.client() as peer:
+        inject(
+            peer,
+            b"".join(
+                b"\x18" + wire.varint(number) + b"\x00\x08" + os.urandom(8) + os.urandom(16) for number in range(8, 40)
+            ),
+        )
+        assert (await peer.connection_closed()).code == CONNECTION_ID_LIMIT_ERROR
+
+
+@pytest.mark.known("K-7")
+async def test_a_flood_of_path_challenges_costs_bounded_memory(victim: Victim) -> None:
+    before = victim.memory()
+    async with victim.client() as peer:
+        await peer.settled()
+        withhold_acks(peer)
+        await flood(peer, (b"".join(b"\x1a" + os.urandom(8) for _ in range(120)) for _ in range(200)), burst=1000)
+        assert victim.memory() - before < 16 * MIB
+
+
+@pytest.mark.known("K-8")
+async def test_valid_packets_from_many_ports_cost_nothing_and_are_not_believed(
+    victim: Victim, echo_target: Target
+) -> None:
+    """Nobody answers at those ports: the tunnel goes on at the real one, which alone is written down."""
+    before = victim.memory()
+    async with victim.client() as peer:
+        stream_id = await victim.open(peer, echo_target.address)
+        assert peer._transport is not None
+        own_port = peer._transport.get_extra_info("sockname")[1]
+        for _ in range(1000):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
+                elsewhere.sendto(packet(peer._quic, b""), victim.address)
+        await peer.settled()
+        peer.send_http_datagram(stream_id, b"still at home")
+        assert await peer.http_datagram(stream_id) == b"\x00still at home"
+        peer.send(stream_id, b"", fin=True)
+        await peer.stream_finished(stream_id)
+        assert victim.memory() - before < 16 * MIB
+    closed = [json.loads(line) for line in victim.log.read_text().splitlines() if "tunnel.close" in line]
+    assert closed[-1]["target_port"] == echo_target.address[1]
+    assert closed[-1]["client"] == f"127.0.0.1:{own_port}"
+
+
+BROKEN: dict[str, tuple[bytes, set[int]]] = {
+    "K-9 a packet never sent is acknowledged": (b"\x02" + wire.varint(1 << 29) + b"\x00\x00\x00", {PROTOCOL_VIOLATION}),
+    "K-9 all packets there can be are acknowledged": (
+        b"\x02" + wire.varint(wire.MAX_VARINT) + b"\x00\x00" + wire.varint(wire.MAX_VARINT),
+        {PROTOCOL_VIOLATION, FRAME_ENCODING_ERROR},
+    ),
+    "K-9 a range below zero": (b"\x02\x05\x00\x00\x06", {PROTOCOL_VIOLATION, FRAME_ENCODING_ERROR}),
+    "K-10 CRYPTO at 2^40": (
+        b"\x06" + wire.varint(1 << 40) + b"\x01\x00",
+        {CRYPTO_BUFFER_EXCEEDED, PROTOCOL_VIOLATION, FRAME_ENCODING_ERROR},
+    ),
+    "K-10 CRYPTO beyond 2^62": (
+        b"\x06" + wire.varint(wire.MAX_VARINT) + b"\x01\x00",
+        {CRYPTO_BUFFER_EXCEEDED, PROTOCOL_VIOLATION, FRAME_ENCODING_ERROR},
+    ),
+    "K-12 an unknown frame": (b"\x21", {FRAME_ENCODING_ERROR, PROTOCOL_VIOLATION}),
+    "K-12 an unknown frame of type 2^62-1": (wire.varint(wire.MAX_VARINT), {FRAME_ENCODING_ERROR, PROTOCOL_VIOLATION}),
+    "K-12 HANDSHAKE_DONE from a client": (b"\x1e", {PROTOCOL_VIOLATION}),
+    "K-12 NEW_TOKEN from a client": (b"\x07\x01\x00", {PROTOCOL_VIOLATION}),
+    "K-12 STREAM cut in its id": (b"\x0a\x40", {FRAME_ENCODING_ERROR}),
+    "K-12 STREAM beyond 2^62": (b"\x0e\x00" + wire.varint(wire.MAX_VARINT) + b"\x02ab", {FRAME_ENCODING_ERROR, 3, 6}),
+    "K-12 STREAM on the gateway's own": (b"\x0a\x03\x01\x00", {5}),
+    "K-12 a stream far beyond the limit": (b"\x0a" + wire.varint(wire.MAX_VARINT - 3) + b"\x01\x00", {4, 5}),
+    "K-12 RESET_STREAM below what was sent": (b"\x0a\x00\x02\x01\x02\x04\x00\x00\x01", {6}),
+    "K-12 MAX_STREAMS above 2^60": (b"\x12" + wire.varint(wire.MAX_VARINT), {FRAME_ENCODING_ERROR, 4}),
+    "K-12 MAX_STREAM_DATA for a stream that cannot be": (b"\x11\x02\x01", {5}),
+    "K-12 RETIRE_CONNECTION_ID of one never issued": (b"\x19" + wire.varint(1 << 40), {PROTOCOL_VIOLATION}),
+    "K-12 NEW_CONNECTION_ID without an ID": (
+        b"\x18\x09\x00\x00" + bytes(16),
+        {FRAME_ENCODING_ERROR, PROTOCOL_VIOLATION},
+    ),
+    "K-12 NEW_CONNECTION_ID that retires itself": (
+        b"\x18\x09\x0a\x08" + bytes(24),
+        {FRAME_ENCODING_ERROR, PROTOCOL_VIOLATION},
+    ),
+    "K-12 a DATAGRAM cut in its length": (b"\x31\x41", {FRAME_ENCODING_ERROR}),
+    "K-12 a connection close cut in its reason": (b"\x1c\x00\x00\x05ab", {FRAME_ENCODING_ERROR}),
+}
+
+
+@pytest.mark.known("K-9", "K-10", "K-12")
+async def test_broken_frames_close_their_connection_with_the_right_error(victim: Victim) -> None:
+    async def code(frames: bytes) -> int:
+        async with victim.client() as peer:
+            await peer.settled()
+            inject(peer, frames)
+            return (await peer.connection_closed()).code
+
+    found = await asyncio.gather(*(code(frames) for frames, _ in BROKEN.values()))
+    wrong = {name: code for (name, (_, codes)), code in zip(BROKEN.items(), found, strict=True) if code not in codes}
+    assert wrong == {}
+
+
+@pytest.mark.known("K-10")
+async def test_crypto_data_far_ahead_is_not_kept_before_the_handshake(victim: Victim) -> None:
+    """Each attempt: a whole first flight that is then followed by CRYPTO frames at offset 2^40, and by bytes that are none."""
+    before = victim.memory()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(100):
+            quic, datagrams = first_flight(victim.address)
+            for datagram in datagrams:
+                sender.sendto(datagram, victim.address)
+            ahead = b"\x06" + wire.varint(1 << 40) + wire.varint(900) + bytes(900)
+            for _ in range(8):
+                sender.sendto(packet(quic, ahead, Epoch.INITIAL) + os.urandom(100), victim.address)
+    assert victim.stats()
+    assert victim.memory() - before < 16 * MIB
+
+
+@pytest.mark.known("K-11")
+async def test_fragments_of_a_byte_with_gaps_cost_bounded_memory(victim: Victim) -> None:
+    """Every second byte of the windows of 8 streams, each in a frame of its own: a quarter of a million fragments."""
+    before = victim.memory()
+
+    def packets() -> Iterator[bytes]:
+        for start in range(1, 64_000, 2 * 150):
+            for stream_id in range(0, 32, 4):
+                yield b"".join(
+                    b"\x0e" + wire.varint(stream_id) + wire.varint(offset) + b"\x01\xff"
+                    for offset in range(start, min(start + 300, 64_000), 2)
+                )
+
+    async with victim.client() as peer:
+        await peer.settled()
+        await flood(peer, packets(), burst=64)
+        assert victim.memory() - before < 48 * MIB
+
+
+def parameter(key: int, value: bytes) -> bytes:
+    return wire.varint(key) + wire.varint(len(value)) + value
+
+
+BAD_PARAMETERS: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda good: good[:-1],
+    "a length past the end": lambda good: good + b"\x21\x7f",
+    "twice": lambda good: good + parameter(0x04, wire.varint(1)) + parameter(0x04, wire.varint(1)),
+    "a server's": lambda good: good + parameter(0x02, bytes(16)),
+    "a preferred address": lambda good: good + parameter(0x0D, bytes(41)),
+    "max_udp_payload_size 0": lambda good: good + parameter(0x03, b"\x00"),
+    "ack_delay_exponent 21": lambda good: good + parameter(0x0A, b"\x15"),
+    "max_ack_delay 2^14": lambda good: good + parameter(0x0B, wire.varint(1 << 14)),
+    "active_connection_id_limit 1": lambda good: good + parameter(0x0E, b"\x01"),
+    "too many streams": lambda good: good + parameter(0x08, wire.varint(wire.MAX_VARINT)),
+    "a number with a tail": lambda good: good + parameter(0x20, b"\x01\x01"),
+    "none": lambda _: b"",
+    "noise": lambda _: bytes(range(255, 200, -1)),
+}
+
+
+@pytest.mark.known("K-12")
+async def test_broken_transport_parameters_end_the_handshake(victim: Victim) -> None:
+    accepted = victim.counter("core.connections_established")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for change in BAD_PARAMETERS.values():
+            for datagram in first_flight(victim.address, parameters=change)[1]:
+                sender.sendto(datagram, victim.address)
+    await victim.until(
+        lambda stats: stats["core"]["failed_handshakes"] + stats["core"]["failed_first_packets"] >= len(BAD_PARAMETERS),
+        "all handshakes to fail",
+    )
+    assert victim.counter("core.connections_established") == accepted
+
+
+@pytest.mark.known("K-34")
+async def test_empty_and_junk_datagrams_starve_nobody(victim: Victim, neighbour: Neighbour) -> None:
+    """Each costs its share of a wake-up's budget, although it carries nothing."""
+    received = victim.counter("sockets.links.datagrams_received") + victim.counter("sockets.links.dropped_by_kernel")
+    sent = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for number in range(10):
+            for _ in range(1000):
+                sender.sendto(b"", victim.address)
+                sender.sendto(os.urandom(1 + number * 40), victim.address)
+                sent += 2
+            await neighbour.works()
+    now = victim.counter("sockets.links.datagrams_received") + victim.counter("sockets.links.dropped_by_kernel")
+    assert now - received >= sent, "each was counted, also those that the kernel dropped"
+
+
+@pytest.mark.known("K-35")
+async def test_a_stateless_reset_is_smaller_than_what_provokes_it(victim: Victim) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(0.1)
+        for size in (1, 5, 20, 21, 22, 40, 43, 100, 1200, 1400):
+            sender.sendto(b"\x40" + os.urandom(size - 1), victim.address)
+            try:
+                assert len(sender.recv(2048)) < size
+            except TimeoutError:
+                continue
+
+
+@pytest.mark.known("K-36")
+async def test_an_address_that_is_not_validated_gets_three_times_what_it_sent_at_most(victim: Victim) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sent = 0
+        for datagram in first_flight(victim.address)[1]:
+            sent += sender.sendto(datagram, victim.address)
+        assert 0 < heard(sender) <= 3 * sent
+
+
+def heard(receiver: socket.socket, seconds: float = 1.5) -> int:
+    """All bytes that come in a while: retransmissions are part of it."""
+    until = time.monotonic() + seconds
+    total = 0
+    while (left := until - time.monotonic()) > 0:
+        receiver.settimeout(left)
+        try:
+            total += len(receiver.recv(65_535))
+        except TimeoutError:
+            break
+    return total
