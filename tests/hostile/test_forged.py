@@ -12,6 +12,7 @@ import pytest
 
 from rig.fixtures import Authority, udp_target
 from rig.namespace import Everywhere
+from rig.packets import first_flight
 from rig.peer import RawPeer
 from rig.victim import Victim, running
 
@@ -114,3 +115,28 @@ async def test_two_gateways_that_are_made_to_answer_each_other_stop(
                     await asyncio.to_thread(one.stats)
                 said = answers(one) + answers(two)
         assert 0 < said <= 20 * triggers
+
+
+@pytest.mark.exhaustion("X-1")
+async def test_first_flights_from_addresses_that_are_not_theirs_are_bounded_by_retry(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """1,000 of them, each from another address: who is really there is still served."""
+    with running(authority, tmp_path_factory.mktemp("victim") / "log") as victim:
+        before = victim.memory()
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as forger:
+            forger.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+            for number in range(1000):
+                source = (f"11.{number % 7}.{number >> 8}.{number & 255}", 1024 + number)
+                for datagram in first_flight(victim.address)[1]:
+                    forger.sendto(udp_packet(source, victim.address, datagram), (victim.address[0], 0))
+                if number % 100 == 99:
+                    victim.stats()
+        stats = victim.stats()
+        assert stats["core"]["retries_sent"] >= 400
+        assert stats["gauges"]["connections"] <= 256 * len(stats["workers"])
+        assert victim.memory() - before <= 256 * len(stats["workers"]) * (64 << 10) + (16 << 20)
+        async with udp_target(echo=True) as target, victim.client() as peer:
+            stream_id = await victim.open(peer, target.address)
+            peer.send_http_datagram(stream_id, b"really there")
+            await echoed(peer, stream_id, b"really there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -16,11 +17,12 @@ from rig import wire
 from rig.fixtures import Target
 from rig.neighbour import Neighbour
 from rig.packets import first_flight, inject, packet, withhold_acks
-from rig.peer import RawPeer
+from rig.peer import RawPeer, connect_udp_fields
 from rig.victim import Victim
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("neighbour")]
 
+OpenVictim = Callable[..., contextlib.AbstractContextManager[Victim]]
 MIB = 1 << 20
 FRAME_ENCODING_ERROR = 0x07
 TRANSPORT_PARAMETER_ERROR = 0x08
@@ -109,6 +111,29 @@ async def test_valid_packets_from_many_ports_cost_nothing_and_are_not_believed(
     closed = [json.loads(line) for line in victim.log.read_text().splitlines() if "tunnel.close" in line]
     assert closed[-1]["target_port"] == echo_target.address[1]
     assert closed[-1]["client"] == f"127.0.0.1:{own_port}"
+
+
+@pytest.mark.known("K-8")
+@pytest.mark.xfail(
+    strict=True,
+    reason="records take the address of the path in use, and quinn-proto 0.11 does not say whether that is validated",
+)
+async def test_a_tunnel_asked_for_from_an_address_that_nobody_proved_is_not_written_to_its_account(
+    victim: Victim, target: Target
+) -> None:
+    """Whoever has a connection may write any sender on its packets: such a one must not stand in a record."""
+    async with victim.client() as peer:
+        await peer.settled()
+        assert peer._transport is not None
+        own_port = peer._transport.get_extra_info("sockname")[1]
+        head = peer.headers_frame(connect_udp_fields(victim.host, *target.address))
+        opened = victim.counter("core.tunnels_opened")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
+            frames = b"\x0a\x00" + wire.varint(len(head)) + head
+            elsewhere.sendto(packet(peer._quic, frames), victim.address)
+            await victim.until(lambda stats: stats["core"]["tunnels_opened"] > opened, "the tunnel")
+        records = [json.loads(line) for line in victim.log.read_text().splitlines() if "tunnel.open" in line]
+        assert records[-1]["client"] == f"127.0.0.1:{own_port}"
 
 
 BROKEN: dict[str, tuple[bytes, set[int]]] = {
@@ -269,6 +294,15 @@ async def test_an_address_that_is_not_validated_gets_three_times_what_it_sent_at
         for datagram in first_flight(victim.address)[1]:
             sent += sender.sendto(datagram, victim.address)
         assert 0 < heard(sender) <= 3 * sent
+
+
+@pytest.mark.known("K-36")
+async def test_with_retry_it_gets_no_more_than_it_sent(open_victim: OpenVictim) -> None:
+    with open_victim(limits={"half_open_before_retry": 0}) as victim:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sent = sum(sender.sendto(datagram, victim.address) for datagram in first_flight(victim.address)[1])
+            assert 0 < heard(sender) <= sent
+        assert victim.counter("core.retries_sent") >= 1
 
 
 def heard(receiver: socket.socket, seconds: float = 1.5) -> int:
