@@ -43,6 +43,7 @@ ip link set uplink up
 ip link set beyond up
 ip addr add {OWN_IPV4} brd + dev uplink
 ip -6 addr add {OWN_IPV6} dev uplink nodad
+ip -6 addr add fe80::b100:3/64 dev uplink nodad
 """
 
 
@@ -105,6 +106,20 @@ def _enter() -> int:
     return home
 
 
+def _wait_for_routes(seconds: float = 10.0) -> None:
+    """The kernel brings a link up behind the back of whoever asked for it: until then IPv6 multicast has no source."""
+    until = time.monotonic() + seconds
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        while True:
+            try:
+                probe.sendto(b"", ("ff02::1", 9))
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+            else:
+                return
+
+
 def _leave(home: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(home, CLONE_NEWNET) != 0:
@@ -122,6 +137,7 @@ def everywhere() -> Iterator[Everywhere]:
             done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 pytest.skip(f"this kernel cannot `{command}`: {done.stderr.strip()}")
+        _wait_for_routes()
         with contextlib.ExitStack() as stack:
             listener4 = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             listener4.bind(("0.0.0.0", 0))
