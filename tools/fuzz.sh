@@ -22,5 +22,5 @@ for source in fuzz/fuzz_targets/*.rs; do
     echo "fuzzing $target for $seconds s"
     # New inputs go to the first directory; the corpus under version control is only read.
     mkdir -p "fuzz/found/$target"
-    cargo +nightly fuzz run "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- -max_total_time="$seconds" -rss_limit_mb=2048 -print_final_stats=1
+    cargo +nightly fuzz run --sanitizer "${SANITIZER:-address}" "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- -max_total_time="$seconds" -rss_limit_mb=2048 -print_final_stats=1
 done
