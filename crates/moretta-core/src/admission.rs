@@ -216,8 +216,8 @@ impl Core {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let stream = tunnel.stream;
         if connection.http.send_response(stream, &response, false).is_err() {
-            // The client is gone from this stream; its reset is on the way through the events.
-            self.end_tunnel(connection, key, now, EndReason::ClientReset, out);
+            // The client is gone from this stream, or its connection is about to close.
+            self.end_or_cancel(connection, key, now, EndReason::ClientReset, out);
             return;
         }
         connection.http.enable_datagrams(stream);

@@ -13,8 +13,8 @@ mod support;
 
 use std::time::Duration;
 
-use moretta_core::{Command, Record, TransportOptions};
-use moretta_proto::error::EndReason;
+use moretta_core::{Command, Input, Record, TransportOptions};
+use moretta_proto::error::{EndReason, Reason};
 use moretta_proto::profile::Profile;
 use quinn_proto::{ConnectionError, Dir};
 use support::raw::{RawClient, capsule, connect_udp_frame, data_frame};
@@ -437,6 +437,30 @@ fn packets_are_copied_only_while_streams_hold_bytes() {
     }
     world.run(Duration::from_millis(20));
     assert!(copied(&world) >= before + 8, "{} → {}", before, copied(&world));
+}
+
+/// A request whose flow opens in the turn in which its client breaks a rule was never a tunnel: it is cancelled, and the
+/// log says so.
+#[test]
+fn a_request_that_cannot_be_answered_any_more_is_cancelled() {
+    let mut world = world_with(Some(65_536), Profile::hardened());
+    world.nodes[0].open_answer = None;
+    world.raw[0].settings(1);
+    world.raw[0].ask_udp(TARGET, 9001);
+    go(&mut world);
+    let flow = world.server_flow(0, 9001);
+    let second_control_stream = world.raw[0].open(Dir::Uni);
+    world.raw[0].write(second_control_stream, &[0], false);
+    world.raw_turns();
+    // Taken together with the packet that is under way.
+    let now = world.now;
+    world.nodes[0].core.handle(now, Input::FlowOpened { flow, result: Ok(()) });
+    world.run(A_WHILE);
+    let counters = *world.nodes[0].core.counters();
+    assert_eq!((counters.tunnels_opened, counters.tunnels_closed, counters.tunnels_cancelled), (0, 0, 1));
+    let [Record::Refused(record)] = &world.nodes[0].records[..] else { panic!("{:?}", world.nodes[0].records) };
+    assert_eq!(record.reason, Reason::RequestCancelled);
+    assert_eq!(world.nodes[0].closed_flows, [flow]);
 }
 
 /// RFC 9114 §5.2: GOAWAY with the largest id, a round trip later with the next one, then the end of the connection.
