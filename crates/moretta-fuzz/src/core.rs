@@ -49,6 +49,14 @@ mod tests {
         assert_eq!(counters("two-clients").connections_established, 2);
     }
 
+    /// quinn-proto takes a final size below what has come, and stumbles over it: that costs its connection alone.
+    #[test]
+    fn a_fault_of_the_library_ends_its_connection_and_no_other() {
+        let counters = counters("frames-final-size-shrinks");
+        assert_eq!((counters.panicked_connections, counters.panicked_endpoints), (1, 0), "{counters:?}");
+        assert_eq!(counters.connections_closed, 1);
+    }
+
     #[test]
     fn flows_fail_and_flood() {
         assert!(counters("flood-from-target").down_dropped_queue_full > 0);

@@ -17,6 +17,7 @@ pub mod fields;
 pub mod h3;
 pub mod host;
 mod input;
+mod known;
 pub mod mutate;
 mod naive;
 mod seeds;

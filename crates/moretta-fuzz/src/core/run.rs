@@ -77,7 +77,7 @@ impl Run {
             held: false,
             answers_at_once: true,
             open_questions: VecDeque::new(),
-            books: Books::default(),
+            books: Books::new(),
         };
         run.connect();
         run.settle();
