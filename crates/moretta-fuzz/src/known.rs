@@ -49,8 +49,9 @@ pub(crate) fn watch() {
 }
 
 fn is_known(panic: &PanicHookInfo<'_>) -> bool {
-    let Some((location, message)) = panic.location().zip(panic.payload_as_str()) else { return false };
-    KNOWN
-        .iter()
-        .any(|known| location.file().ends_with(known.file) && location.line() == known.line && message == known.message)
+    // Panics of the language itself carry a text without arguments.
+    let Some((location, message)) = panic.location().zip(panic.payload().downcast_ref::<&str>()) else { return false };
+    KNOWN.iter().any(|known| {
+        location.file().ends_with(known.file) && location.line() == known.line && *message == known.message
+    })
 }
