@@ -73,7 +73,7 @@ fn each_peer_has_a_tunnel_of_its_own() {
     for _ in 0..2 {
         gateway.driven.wait_for("record_closed", |event| matches!(event, Event::RecordClosed(_)).then_some(()));
     }
-    UdpSocket::bind(address).unwrap();
+    support::bind_again(address);
     assert!(
         !client.driven.has_told(|event| matches!(event, Event::TunnelOpened(_) | Event::TunnelClosed(_))),
         "a front end's tunnels are its own business"
@@ -155,5 +155,5 @@ fn a_forward_ends_with_its_gateway() {
         _ => None,
     });
     assert_eq!(reason, "gateway_closed");
-    UdpSocket::bind(address).unwrap();
+    support::bind_again(address);
 }

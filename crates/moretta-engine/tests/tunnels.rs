@@ -225,7 +225,7 @@ fn a_target_that_is_not_there_ends_nothing() {
     gateway.driven.wait_for_stats("reported error", |stats| {
         stats["sockets"]["targets"]["reported"]["connection_refused"].as_u64().unwrap() > 0
     });
-    let socket = std::net::UdpSocket::bind(address).unwrap();
+    let socket = support::bind_again(address);
     socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
     tunnel.send(b"now?");
     let mut buffer = [0; 64];

@@ -346,3 +346,16 @@ pub fn target() -> (UdpSocket, SocketAddr) {
     let address = socket.local_addr().unwrap();
     (socket, address)
 }
+
+/// Binds a port that was given up. Tests beside this one open ports too and may hold it for a moment, and the kernel
+/// frees a socket after it was told so: waits instead of asking once.
+pub fn bind_again(address: SocketAddr) -> UdpSocket {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UdpSocket::bind(address) {
+            Ok(socket) => return socket,
+            Err(error) => assert!(Instant::now() < deadline, "{address} is still taken: {error}"),
+        }
+        std::thread::yield_now();
+    }
+}
