@@ -11,6 +11,7 @@
 )]
 
 pub mod dns;
+pub mod misleading;
 
 use base64::Engine as _;
 use moretta_engine::document::Event;
@@ -219,9 +220,14 @@ impl Client {
     }
 
     pub fn connect(&mut self, gateway: &Gateway, number: u64) {
+        self.connect_at(gateway, gateway.address, number);
+    }
+
+    /// Connects to a gateway that is reached at another address.
+    pub fn connect_at(&mut self, gateway: &Gateway, address: SocketAddr, number: u64) {
         self.driven.submit(json!({
             "command": "open_gateway", "gateway": number,
-            "origin_or_template": format!("https://{}", gateway.address),
+            "origin_or_template": format!("https://{address}"),
             "ca_pem": gateway.identity.certificate,
         }));
         self.driven.wait_for("gateway_connected", |event| match event {
