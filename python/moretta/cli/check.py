@@ -11,6 +11,7 @@ from moretta.config import Loaded, load, snapshot
 from moretta.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -88,7 +89,7 @@ def describe(loaded: Loaded, now: dt.datetime) -> dict[str, Any]:
             warnings.append(f"the certificate of listener {name} ended on {facts.not_after:%Y-%m-%d}")
         elif facts.not_after <= now + SOON:
             warnings.append(f"the certificate of listener {name} ends on {facts.not_after:%Y-%m-%d}")
-        if listen.key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if _is_exposed(listen.key.stat()):
             warnings.append(f"{listen.key} can be read by others: chmod 600 {listen.key}")
     if not any(rule.action == "allow" for rule in config.policy.rule):
         warnings.append("no rule allows anything: every tunnel will be refused")
@@ -98,3 +99,12 @@ def describe(loaded: Loaded, now: dt.datetime) -> dict[str, Any]:
         "listeners": listeners,
         "warnings": warnings,
     }
+
+
+def _is_exposed(key: os.stat_result) -> bool:
+    """Whether more than its owner can use a private key.
+
+    A key of root's may be read by a group: so services without a user of their own share it.
+    """
+    others = key.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    return bool(others) and not (key.st_uid == 0 and others == stat.S_IRGRP)

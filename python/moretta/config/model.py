@@ -128,7 +128,8 @@ class Listen(Section):
         reload="live",
     )
     key: FilePath = _setting(
-        "PEM file with the private key of the certificate; readable by its owner only.", reload="live"
+        "PEM file with the private key of the certificate; readable by its owner only, or root's and by one group.",
+        reload="live",
     )
     templates: Annotated[tuple[str, ...], _AsTuple] = _setting(
         "URI templates (RFC 9298 section 2) that are served here, as paths with {target_host} and {target_port}.",

@@ -154,6 +154,23 @@ def test_check_warns_of_a_key_that_others_can_read(typed: Typed, tmp_path: Path)
     assert "chmod 600" in typed.err
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "warns"),
+    [(0o600, 0, False), (0o640, 0, False), (0o660, 0, True), (0o644, 0, True), (0o640, 12345, True)],
+    ids=["owner only", "root's, read by a group", "written by a group", "read by all", "a user's, read by a group"],
+)
+def test_a_key_may_be_shared_with_a_group_only_by_root(
+    typed: Typed, tmp_path: Path, mode: int, owner: int, *, warns: bool
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("giving files to other users needs root")
+    typed("init", str(tmp_path))
+    os.chown(tmp_path / "server.key", owner, 0)
+    (tmp_path / "server.key").chmod(mode)
+    assert typed("check", "-c", str(tmp_path / "moretta.toml")) == 0
+    assert ("chmod 600" in typed.err) == warns
+
+
 def test_the_configuration_is_found_by_flag_then_variable_then_in_place(
     typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
