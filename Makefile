@@ -73,6 +73,11 @@ setup-release: $(UV) ## the same as an ordinary installation, release profile, i
 	@sh tools/require.sh "$(PYTHON)"
 	@UV_PROJECT_ENVIRONMENT=$(RELEASE_ENV) $(UV) sync --quiet --locked --python $(PYTHON) --no-editable --no-dev --extra demo --reinstall-package moretta
 
+.PHONY: install
+install: $(UV) ## an ordinary installation, release profile, locked dependencies (PREFIX=/opt/moretta)
+	@sh tools/require.sh "$(PYTHON)"
+	@UV_PROJECT_ENVIRONMENT=$(or $(PREFIX),/opt/moretta) $(UV) sync --quiet --locked --python $(PYTHON) --no-editable --no-dev --reinstall-package moretta
+
 $(UV):
 	@sh tools/require.sh "$(PYTHON)"
 	@echo "installing uv $(UV_VERSION) into .tools"
