@@ -59,7 +59,7 @@ async def serve(arguments: argparse.Namespace, directory: Path) -> None:
                 f"template     {server.origin}/.well-known/masque/udp/{{target_host}}/{{target_port}}/\n"
                 f"certificate  {files.certificate}\n"
                 f"authority    {files.ca_file}\n"
-                f"try          moretta ping --gateway {server.origin} --ca {files.ca_file}\n"
+                f"try          moretta ping {server.origin} --ca {files.ca_file}\n"
                 "Ctrl-C ends it and deletes the certificate.",
                 flush=True,
             )

@@ -18,7 +18,7 @@ PREFIX = "MORETTA_"
 #: Variables that are no setting of the gateway, and what they mean.
 OTHERS = {
     "MORETTA_CONFIG": "the configuration file, where no --config is given",
-    "MORETTA_GATEWAY": "the gateway's origin or URI template for the client verbs, where no --gateway is given",
+    "MORETTA_GATEWAY": "the gateway's origin or URI template for the client verbs, where none is given",
     "MORETTA_CA": "the file of trusted authorities for the client verbs, where no --ca is given",
 }
 

@@ -211,7 +211,7 @@ async def test_netcat_to_a_refused_target_is_denied(proxy: testing.RunningGatewa
 
 async def test_ping_prints_round_trips(proxy: testing.RunningGateway) -> None:
     ca = str(proxy.certificates.ca_file)
-    async with verb("ping", "-g", proxy.server.origin, "--ca", ca, "-n", "2", "--json") as process:
+    async with verb("ping", proxy.server.origin, "--ca", ca, "-n", "2", "--json") as process:
         facts = await process.facts()
         code, _ = await process.rest()
     assert code == 0
@@ -220,10 +220,23 @@ async def test_ping_prints_round_trips(proxy: testing.RunningGateway) -> None:
 
 
 async def test_ping_of_an_untrusted_gateway_is_unreachable_and_says_how_to_trust(proxy: testing.RunningGateway) -> None:
-    async with verb("ping", "-g", proxy.server.origin) as process:
+    async with verb("ping", proxy.server.origin) as process:
         code, err = await process.rest()
     assert code == 5
     assert "--ca" in err
+
+
+async def test_the_health_check_of_the_image_follows_the_gateway(proxy: testing.RunningGateway) -> None:
+    image = (Path(__file__).parents[2] / "deploy/Containerfile").read_text()
+    arguments = json.loads(image.split("HEALTHCHECK")[1].split("CMD", 1)[1].split("\n")[0])
+    settings = {"MORETTA_GATEWAY": proxy.server.origin, "MORETTA_CA": str(proxy.certificates.ca_file)}
+    assert arguments[0] == "moretta"
+    assert all(f" {name}=" in image for name in settings)
+    for healthy in (True, False):
+        async with verb(*arguments[1:], **settings) as process:
+            code, _ = await process.rest()
+        assert (code == 0) == healthy
+        await proxy.server.close()
 
 
 async def test_forward_listens_until_it_is_interrupted(proxy: testing.RunningGateway, echo: EchoProtocol) -> None:
@@ -237,7 +250,7 @@ async def test_forward_listens_until_it_is_interrupted(proxy: testing.RunningGat
             answer.set_result(data)
 
     specification = f"127.0.0.1:0:{host}:{port}/udp"
-    async with verb("forward", "-L", specification, "-g", proxy.server.origin, "--ca", ca, "--json") as process:
+    async with verb("forward", "-L", specification, proxy.server.origin, "--ca", ca, "--json") as process:
         facts = await process.facts()
         local, _, number = facts["forwards"][0]["address"].rpartition(":")
         transport, _ = await loop.create_datagram_endpoint(Peer, remote_addr=(local, int(number)))

@@ -36,12 +36,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set one key over file and environment; may repeat."),
 ]
-GatewayOption = Annotated[
-    str | None,
-    typer.Option(
-        "--gateway", "-g", metavar="URL", help="Origin or URI template of the gateway. Default: $MORETTA_GATEWAY."
-    ),
-]
+_GATEWAY = "Origin or URI template of the gateway. Default: $MORETTA_GATEWAY."
+GatewayArgument = Annotated[str | None, typer.Argument(metavar="URL", help=_GATEWAY)]
+#: For the verb whose arguments are a target.
+GatewayOption = Annotated[str | None, typer.Option("--gateway", "-g", metavar="URL", help=_GATEWAY)]
 Authorities = Annotated[
     Path | None,
     typer.Option("--ca", metavar="FILE", help="Trust only the authorities in this PEM file. Default: $MORETTA_CA."),
@@ -191,7 +189,7 @@ def forward(
         list[str],
         typer.Option("-L", metavar="[BIND:]PORT:HOST:PORT/udp", help="Local port and target, as in ssh; may repeat."),
     ],
-    gateway: GatewayOption = None,
+    gateway: GatewayArgument = None,
     ca: Authorities = None,
     pin: Pin = None,
     server_name: ServerName = None,
@@ -204,7 +202,7 @@ def forward(
     """
     from moretta.cli import net
 
-    return net.forward(net.Through(gateway, ca, pin, server_name, timeout), specification, as_json=json)
+    return net.forward(net.Through(gateway, "URL", ca, pin, server_name, timeout), specification, as_json=json)
 
 
 @app.command()
@@ -236,13 +234,14 @@ def nc(
 
     # The verb says how much fits.
     warnings.simplefilter("ignore", NarrowPathWarning)
-    return net.netcat(net.Through(gateway, ca, pin, server_name, timeout), host, port, wait_seconds=wait)
+    through = net.Through(gateway, "--gateway URL", ca, pin, server_name, timeout)
+    return net.netcat(through, host, port, wait_seconds=wait)
 
 
 @app.command()
 @_verb
 def ping(
-    gateway: GatewayOption = None,
+    gateway: GatewayArgument = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=1000, help="How many round trips.")] = 4,
     ca: Authorities = None,
     pin: Pin = None,
@@ -253,7 +252,7 @@ def ping(
     """Measure the way to a gateway."""
     from moretta.cli import net
 
-    return net.ping(net.Through(gateway, ca, pin, server_name, timeout), count, as_json=json)
+    return net.ping(net.Through(gateway, "URL", ca, pin, server_name, timeout), count, as_json=json)
 
 
 @app.command()

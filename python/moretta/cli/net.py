@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Through:
-    """Which gateway, and why to trust it."""
+    """Which gateway, and why to trust it; `asked_as` is how the verb takes the gateway."""
 
     gateway: str | None
+    asked_as: str
     ca: Path | None
     pin: str | None
     server_name: str | None
@@ -42,7 +43,9 @@ class Through:
         """Return the connection to be opened. Raises ConfigurationError if no gateway is named."""
         url = self.gateway or variables().get("MORETTA_GATEWAY")
         if not url:
-            problem = Problem("", "no gateway is named", "add --gateway https://HOST:PORT, or set MORETTA_GATEWAY")
+            problem = Problem(
+                "", "no gateway is named", f"add {self.asked_as}, as in https://HOST:PORT, or set MORETTA_GATEWAY"
+            )
             raise ConfigurationError(problem)
         return connect(
             url,

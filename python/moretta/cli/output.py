@@ -55,7 +55,7 @@ _REMEDY = re.compile(r"[:;] (check|choose|connect|name|run|stop|take|try|use)\b"
 
 #: What the arguments of `moretta.connect` are called here.
 _OPTIONS = {
-    "origin_or_template": "argument --gateway",
+    "origin_or_template": "URL of the gateway",
     "ca_file": "argument --ca",
     "pin_sha256": "argument --pin",
     "server_name": "argument --server-name",

@@ -154,7 +154,7 @@ class Demo:
     async def _stay(self, scene: Scene) -> None:
         """Leave everything running until interrupted, which then is the ordinary end."""
         if not self._as_json:
-            options = f"--gateway {scene.server.origin} --ca {scene.ca_file}"
+            options = f"{scene.server.origin} --ca {scene.ca_file}"
             console = Console(soft_wrap=True, highlight=False)
             console.print(f"The gateway stays up at {scene.server.origin} until Ctrl-C. In another terminal:")
             console.print(f"  moretta ping {options}")

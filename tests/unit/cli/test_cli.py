@@ -202,9 +202,12 @@ def test_the_version_is_printed_for_people_and_programs(typed: Typed) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("ping",), "add --gateway"),
-        (("ping", "-g", "https://127.0.0.1:1", "--ca", "nowhere.pem"), "cannot read nowhere.pem"),
-        (("ping", "-g", "https://127.0.0.1:1", "--pin", "abc"), "base64 of a SHA-256"),
+        (("ping",), "add URL, as in https://HOST:PORT"),
+        (("forward", "-L", "53:9.9.9.9:53/udp"), "add URL, as in https://HOST:PORT"),
+        (("nc", "-u", "9.9.9.9", "53"), "add --gateway URL"),
+        (("ping", "ftp://127.0.0.1:1"), "URL of the gateway: the scheme"),
+        (("ping", "https://127.0.0.1:1", "--ca", "nowhere.pem"), "cannot read nowhere.pem"),
+        (("ping", "https://127.0.0.1:1", "--pin", "abc"), "base64 of a SHA-256"),
         (("forward", "-L", "53:9.9.9.9:53"), "write 53:9.9.9.9:53/udp"),
         (("forward", "-L", "53:9.9.9.9:53/tcp"), "only UDP"),
         (("forward", "-L", "9.9.9.9:53/udp"), "5353:9.9.9.9:53/udp"),
