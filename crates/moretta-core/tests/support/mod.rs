@@ -43,28 +43,31 @@ pub struct Tls {
 /// One certificate for all tests: making it costs more than most of them.
 pub fn tls() -> &'static Tls {
     static TLS: OnceLock<Tls> = OnceLock::new();
-    TLS.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()]).unwrap();
-        let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let chain = vec![made.cert.der().clone()];
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain.clone(), key)
-            .unwrap();
-        server.alpn_protocols = vec![b"h3".to_vec()];
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(chain[0].clone()).unwrap();
-        let mut client = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        client.alpn_protocols = vec![b"h3".to_vec()];
-        Tls { server: Arc::new(server), client: Arc::new(client) }
-    })
+    TLS.get_or_init(|| tls_by(rustls::crypto::aws_lc_rs::default_provider()))
+}
+
+/// TLS with the cryptography of `provider`, and a certificate of its own.
+pub fn tls_by(provider: rustls::crypto::CryptoProvider) -> Tls {
+    let made = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let chain = vec![made.cert.der().clone()];
+    let provider = Arc::new(provider);
+    let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.clone(), key)
+        .unwrap();
+    server.alpn_protocols = vec![b"h3".to_vec()];
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(chain[0].clone()).unwrap();
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![b"h3".to_vec()];
+    Tls { server: Arc::new(server), client: Arc::new(client) }
 }
 
 /// Allows the documentation prefix of [`TARGET`] and what is around it.
@@ -168,6 +171,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// Which node and link is behind an address; for a shared port, the slot that steering chooses.
     pub addresses: BTreeMap<SocketAddr, (usize, LinkId)>,
+    /// What gateways of this world are believed by.
+    pub trust: Arc<rustls::ClientConfig>,
     /// Clients that speak QUIC by hand.
     pub raw: Vec<raw::RawClient>,
     flying: VecDeque<Packet>,
@@ -188,6 +193,7 @@ impl World {
             now: Now { instant: some_instant(), unix: Duration::from_secs(1_800_000_000) },
             nodes: Vec::new(),
             addresses: BTreeMap::new(),
+            trust: tls().client.clone(),
             raw: Vec::new(),
             flying: VecDeque::new(),
             order: 0,
@@ -210,15 +216,25 @@ impl World {
         transport: TransportOptions,
     ) -> (Self, GatewayId) {
         let mut world = Self::new();
-        let shared = shared();
-        world.add_node(0, &shared, server, transport.clone());
-        world.listen(0, SERVER);
-        world.add_node(9, &self::shared(), client, transport);
-        let gateway = world.connect(1, CLIENT, SERVER);
-        world.run_until("connected", |world| {
+        let gateway = world.pair_up(server, client, transport);
+        (world, gateway)
+    }
+
+    /// Adds a server at [`SERVER`] and a client, and connects them.
+    pub fn pair_up(
+        &mut self,
+        server: Arc<CoreSnapshot>,
+        client: Arc<CoreSnapshot>,
+        transport: TransportOptions,
+    ) -> GatewayId {
+        self.add_node(0, &shared(), server, transport.clone());
+        self.listen(0, SERVER);
+        self.add_node(9, &shared(), client, transport);
+        let gateway = self.connect(1, CLIENT, SERVER);
+        self.run_until("connected", |world| {
             world.nodes[1].events.iter().any(|event| matches!(event, Event::GatewayConnected { .. }))
         });
-        (world, gateway)
+        gateway
     }
 
     /// Lets time pass in small steps until something is so, 10 s at most.
@@ -293,7 +309,7 @@ impl World {
             link,
             remotes,
             server_name: SERVER_NAME.to_owned(),
-            tls: tls().client.clone(),
+            tls: self.trust.clone(),
             template: UriTemplate::for_origin("https://proxy.example").unwrap(),
             deadline: self.now.instant + within,
         };
