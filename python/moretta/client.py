@@ -68,6 +68,8 @@ def connect(
     bind: local address and port to send from.
     workers: threads of the engine.
 
+    Within one process a further connection to the same gateway with the same trust resumes the TLS session of an
+    earlier one, by which the gateway knows that it is the same client; early data is never sent.
     Raises GatewayUnreachable, GatewayUntrusted, ConfigurationError (a wrong argument). Trust is never off.
     """
 

@@ -17,6 +17,7 @@ from aioquic.asyncio import QuicConnectionProtocol, connect, serve
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.tls import SessionTicket
 
 from rig import wire
 
@@ -65,12 +66,13 @@ class Close:
 
 
 class RawPeer(QuicConnectionProtocol):
-    """One connection. Everything received stays readable: `streams`, `datagrams`, `closed`."""
+    """One connection. Everything received stays readable: `streams`, `datagrams`, `handshake`, `closed`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.streams: dict[int, Stream] = {}
         self.datagrams: list[bytes] = []
+        self.handshake: events.HandshakeCompleted | None = None
         self.closed: Close | None = None
         self.control_stream_id: int | None = None
         self._encoder = pylsqpack.Encoder()
@@ -89,6 +91,8 @@ class RawPeer(QuicConnectionProtocol):
             self.streams.setdefault(event.stream_id, Stream()).stop_code = event.error_code
         elif isinstance(event, events.DatagramFrameReceived):
             self.datagrams.append(event.data)
+        elif isinstance(event, events.HandshakeCompleted):
+            self.handshake = event
         elif isinstance(event, events.ConnectionTerminated):
             self.closed = Close(event.error_code, event.frame_type, event.reason_phrase)
         self._changed.set()
@@ -328,7 +332,9 @@ async def raw_server(
         (wire.SETTING_H3_DATAGRAM, 1),
     ),
     max_datagram_frame_size: int | None = 65536,
+    tickets: bool = False,
 ) -> AsyncIterator[RawServer]:
+    """`tickets`: hands out session tickets that allow early data, each of use once."""
     configuration = QuicConfiguration(
         is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=max_datagram_frame_size
     )
@@ -345,7 +351,18 @@ async def raw_server(
                 state._arrived.set()
             super().quic_event_received(event)
 
-    server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=ServerPeer)
+    sessions: dict[bytes, SessionTicket] = {}
+    resumption: dict[str, Any] = {
+        "session_ticket_handler": lambda ticket: sessions.update({ticket.ticket: ticket}),
+        "session_ticket_fetcher": lambda label: sessions.pop(label, None),
+    }
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=configuration,
+        create_protocol=ServerPeer,
+        **(resumption if tickets else {}),
+    )
     assert server._transport is not None
     state.address = server._transport.get_extra_info("sockname")[:2]
     try:

@@ -6,6 +6,7 @@
 //! datagram is framed; that is `moretta-core`'s, which has no sockets.
 
 mod border;
+mod clients;
 mod control;
 pub mod document;
 mod engine;

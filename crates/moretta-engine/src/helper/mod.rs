@@ -11,12 +11,11 @@ mod names;
 mod order;
 
 use crate::border::lock;
+use crate::clients::{self, Place};
 use crate::control::{GatewayPlan, Snapshots};
 use crate::document::{self, Event};
-use crate::error::EngineError;
 use crate::instance::{GatewayPlace, Instance};
 use crate::mailbox::{GatewayRequest, Message};
-use crate::tls::{Trust, client_config};
 use moretta_core::{CoreSnapshot, LinkId};
 use moretta_io::OwnAddresses;
 use moretta_wire::host::Host;
@@ -33,8 +32,6 @@ pub(crate) use names::Answer;
 pub(crate) const HELPER_INBOX: usize = 16_384;
 /// How often changed addresses, and snapshots that went out of use, are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// TLS configurations of gateways that are kept with their sessions.
-const KEPT_CLIENTS: usize = 64;
 
 /// What the helper is told.
 #[derive(Debug)]
@@ -84,15 +81,8 @@ pub(crate) fn run(
     let Ok(runtime) = runtime else { return };
     runtime.block_on(async {
         let names = Names::new(document::Resolver::default());
-        let helper = Helper {
-            instance,
-            snapshots,
-            names,
-            plans: HashMap::new(),
-            clients: Vec::new(),
-            retired: Vec::new(),
-            answers: BTreeMap::new(),
-        };
+        let helper =
+            Helper { instance, snapshots, names, plans: HashMap::new(), retired: Vec::new(), answers: BTreeMap::new() };
         helper.serve(own_addresses, inbox).await;
     });
     // Blocking tasks of the resolver's (none today) must not hold up a close.
@@ -105,8 +95,6 @@ struct Helper {
     names: Names,
     /// Gateways whose names are being resolved.
     plans: HashMap<u64, Box<GatewayPlan>>,
-    /// Configurations with their session stores, by server name, port and trust; the latest at the end.
-    clients: Vec<((String, u16, Trust), Arc<rustls::ClientConfig>)>,
     /// Snapshots that workers may still use. The last reference is dropped here.
     retired: Vec<Arc<CoreSnapshot>>,
     answers: BTreeMap<&'static str, u64>,
@@ -228,7 +216,8 @@ impl Helper {
 
     /// Hands a gateway to its worker, with what was asked of it meanwhile.
     fn connect(&mut self, plan: GatewayPlan, addresses: &[IpAddr]) {
-        let tls = match self.client_config(&plan) {
+        let place = Place { server_name: plan.server_name.clone(), port: plan.port, trust: plan.trust };
+        let tls = match clients::configuration(place) {
             Ok(tls) => tls,
             Err(error) => {
                 let words = error.to_string();
@@ -256,19 +245,6 @@ impl Helper {
                 mailbox.post(message);
             }
         }
-    }
-
-    fn client_config(&mut self, plan: &GatewayPlan) -> Result<Arc<rustls::ClientConfig>, EngineError> {
-        let key = (plan.server_name.clone(), plan.port, plan.trust.clone());
-        if let Some((_, config)) = self.clients.iter().find(|(kept, _)| *kept == key) {
-            return Ok(Arc::clone(config));
-        }
-        let config = client_config(&plan.trust)?;
-        if self.clients.len() >= KEPT_CLIENTS {
-            self.clients.remove(0);
-        }
-        self.clients.push((key, Arc::clone(&config)));
-        Ok(config)
     }
 
     /// A gateway ends before a worker had it; what waited for it ends with it.
