@@ -11,7 +11,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from rig import wire
 from rig.fixtures import Gateway, Target
-from rig.peer import RawPeer
+from rig.peer import Fields, RawPeer
 
 pytestmark = pytest.mark.asyncio
 
@@ -331,11 +331,30 @@ async def test_a_datagram_on_a_finished_get_is_dropped(gateway: Gateway, peer: R
     assert peer.closed is None
 
 
-@pytest.mark.row("H3D-16")
-async def test_a_datagram_on_a_classic_connect_aborts_it(gateway: Gateway, peer: RawPeer) -> None:
-    stream_id = peer.request([(b":method", b"CONNECT"), (b":authority", b"127.0.0.1:9")])
+def without_datagrams(gateway: Gateway, kind: str) -> Fields:
+    authority = (b":authority", gateway.host.encode())
+    page = [(b":scheme", b"https"), authority, (b":path", b"/")]
+    return {
+        "GET": [(b":method", b"GET"), *page],
+        "classic CONNECT": [(b":method", b"CONNECT"), (b":authority", b"127.0.0.1:9")],
+        "unknown protocol": [(b":method", b"CONNECT"), (b":protocol", b"no-such"), *page],
+    }[kind]
+
+
+@pytest.mark.row("H3D-15", "H3D-16")
+@pytest.mark.parametrize("kind", ["GET", "classic CONNECT", "unknown protocol"])
+async def test_a_datagram_for_a_request_that_has_none_aborts_it(gateway: Gateway, peer: RawPeer, kind: str) -> None:
+    """The datagram is first: a gateway of tunnels answers such a request at once, and what comes later finds none."""
+    stream_id = peer._quic.get_next_available_stream_id()
     peer.send_http_datagram(stream_id, b"stray")
-    await peer.until(lambda: peer.stream(stream_id).ended, "the end of the stream")
-    # The gateway has no classic CONNECT yet and answers 501 at once: the datagram meets either the open or the finished request.
-    assert peer.stream(stream_id).reset_code in (None, wire.H3_DATAGRAM_ERROR)
+    await peer.settled()
+    assert peer.request(without_datagrams(gateway, kind)) == stream_id
+    assert await peer.stream_reset(stream_id) == wire.H3_DATAGRAM_ERROR
+    assert peer.stream(stream_id).data == b""
+    # Nor does a datagram behind the answer cost more than itself.
+    answered = peer.request(without_datagrams(gateway, kind))
+    assert (await peer.response(answered)).status >= 400
+    peer.send_http_datagram(answered, b"stray")
+    await peer.settled()
+    assert peer.stream(answered).reset_code is None
     assert peer.closed is None

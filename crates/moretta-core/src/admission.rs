@@ -60,6 +60,10 @@ impl Core {
             Ok(request) => request,
             Err(refusal) => {
                 Self::record_unparsed(connection, now, id, &listener.name, &refusal, out);
+                if head.protocol.as_deref() != Some(request::CONNECT_UDP.as_bytes()) {
+                    // RFC 9297 §2: a datagram that is here already aborts what has no use for it.
+                    connection.http.refuse_datagrams(stream);
+                }
                 self.refuse_stream(connection, stream, &refusal);
                 return;
             }

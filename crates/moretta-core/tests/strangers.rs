@@ -168,10 +168,9 @@ fn a_datagram_for_no_request_is_dropped() {
     assert_eq!(world.nodes[0].core.counters().up_dropped_no_tunnel, 1);
 }
 
-/// A datagram for what turns out to be an ordinary request goes nowhere; the request is answered, others live on.
-/// (H3D-15 wants a request that is held open; a gateway of tunnels answers each at once.)
+/// H3D-15: what turns out to be an ordinary request is aborted when a datagram for it is here; others live on.
 #[test]
-fn a_datagram_for_an_ordinary_request_goes_nowhere() {
+fn a_datagram_for_an_ordinary_request_aborts_it() {
     let mut world = world_with(Some(65_536), Profile::hardened());
     world.nodes[0].open_answer = None;
     let raw = &mut world.raw[0];
@@ -191,7 +190,7 @@ fn a_datagram_for_an_ordinary_request_goes_nowhere() {
     go(&mut world);
     world.raw[0].write(get, &frame[frame.len() - 1..], false);
     go(&mut world);
-    assert!(world.raw[0].finished.contains(&get), "answered");
+    assert_eq!(world.raw[0].resets.get(&get), Some(&0x33));
     assert_eq!(world.raw[0].lost, None, "the connection lives");
     assert_eq!(world.nodes[0].core.tunnels(), 1);
     assert!(delivered(&world).is_empty());
