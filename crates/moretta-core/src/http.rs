@@ -276,15 +276,10 @@ fn write_stream(connection: &mut Connection, stream: u64) {
             count += 1;
         }
         let Some(buffers) = buffers.get_mut(..count) else { break };
-        let offered: usize = buffers.iter().map(Bytes::len).sum();
         match connection.quic.send_stream(id).write_chunks(buffers) {
-            Ok(written) => {
-                connection.http.wrote(stream, written.bytes);
-                if written.bytes < offered {
-                    connection.http.blocked(stream);
-                    return;
-                }
-            }
+            // Less than was offered says that a window is full, but the library promises `Writable` only to a stream that
+            // was told `Blocked`: hence once more.
+            Ok(written) => connection.http.wrote(stream, written.bytes),
             // `Stopped` is reported as an event of its own, `ClosedStream` comes after a reset of ours.
             Err(WriteError::Blocked | WriteError::Stopped(_) | WriteError::ClosedStream) => {
                 connection.http.blocked(stream);

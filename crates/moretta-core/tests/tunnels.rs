@@ -13,10 +13,10 @@ mod support;
 
 use std::time::Duration;
 
-use moretta_core::{Command, Event, Record, TunnelToken};
+use moretta_core::{Command, Event, Record, TransportOptions, TunnelToken};
 use moretta_proto::admission::{OpenError, ResolveError};
 use moretta_proto::error::{EndReason, Reason};
-use support::{TARGET, World};
+use support::{TARGET, World, snapshot};
 
 const A_WHILE: Duration = Duration::from_millis(300);
 
@@ -44,6 +44,23 @@ fn payloads_of_every_size_travel_unmodified_both_ways() {
     assert!(
         matches!(&world.nodes[0].records[..], [Record::Opened(record)] if record.target.to_string() == format!("{TARGET}:9001"))
     );
+}
+
+/// A write that QUIC takes in part must be tried again: only then does it say when the connection has credit again.
+#[test]
+fn capsules_go_on_after_the_credit_of_the_connection_was_used_up() {
+    let transport = TransportOptions { datagrams: false, receive_window: 4096, ..TransportOptions::default() };
+    let (mut world, gateway) = World::pair_with(snapshot(), snapshot(), transport);
+    let flow = world.open_udp(1, gateway, 1);
+    let target = world.server_flow(0, 9001);
+    for _ in 0..20 {
+        world.flow_input(1, flow, &[7; 1000], 1000);
+        world.flow_input(0, target, &[8; 1000], 1000);
+    }
+    world.turn(0);
+    world.turn(1);
+    world.run(A_WHILE);
+    assert_eq!((world.texts(0, target).len(), world.texts(1, flow).len()), (20, 20));
 }
 
 #[test]
