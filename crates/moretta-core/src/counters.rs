@@ -99,8 +99,8 @@ counters! {
         tunnels_closed,
         /// Requests that ended before they were decided (reset, connection lost).
         tunnels_cancelled,
-        /// Requests rejected without processing while draining (`H3_REQUEST_REJECTED`).
-        requests_rejected_draining,
+        /// Requests rejected without processing (`H3_REQUEST_REJECTED`): sent after GOAWAY, or too many at once.
+        requests_rejected,
 
         /// HTTP Datagrams taken from peers.
         datagrams_from_peer,

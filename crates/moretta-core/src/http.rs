@@ -1,6 +1,7 @@
 //! HTTP/3 over QUIC streams: reads what can be consumed, writes until blocked, and does what HTTP/3 asks of QUIC.
 
 use bytes::Bytes;
+use moretta_h3::code::H3_REQUEST_REJECTED;
 use moretta_h3::{Action, Event};
 use moretta_proto::Now;
 use quinn_proto::{Dir, ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError};
@@ -220,6 +221,7 @@ impl Core {
                 }
                 // Both fail only for streams that are over, which is what they ask for.
                 Action::Reset { stream_id: id, code } => {
+                    self.counters.requests_rejected += u64::from(code == H3_REQUEST_REJECTED);
                     let _over = connection.quic.send_stream(stream_id(id)).reset(varint(code));
                 }
                 Action::StopSending { stream_id: id, code } => {

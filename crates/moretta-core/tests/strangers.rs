@@ -481,6 +481,7 @@ fn a_drain_says_goaway_twice_before_it_closes() {
     let late = world.raw[0].ask_udp(TARGET, 9002);
     go(&mut world);
     assert_eq!(world.raw[0].resets.get(&late), Some(&0x10b), "H3_REQUEST_REJECTED");
+    assert_eq!(world.nodes[0].core.counters().requests_rejected, 1);
     world.raw[0].write(stream, b"", true);
     go(&mut world);
     assert_eq!(close_code(&world), Some(0x100), "H3_NO_ERROR");
