@@ -59,6 +59,10 @@ interop: setup ## tests against other implementations only; needs Go
 fuzz: ## run every fuzz target for a while (SECONDS_EACH=60); needs a nightly Rust toolchain
 	@sh tools/fuzz.sh $(or $(SECONDS_EACH),60) $(TARGET)
 
+.PHONY: worlds
+worlds: ## simulated worlds that no run has seen, held against the reference model (SECONDS=60, SEED=first)
+	WORLDS_SECONDS=$(or $(SECONDS),60) $(if $(SEED),SEED=$(SEED)) cargo test --locked -p moretta-sim --test random_worlds five_properties -- --nocapture
+
 ## Set-up
 
 .PHONY: setup

@@ -19,9 +19,9 @@ use crate::store::Key;
 
 /// Packets that may wait in one connection's inbox. A turn takes more than one receive round brings, so that only a
 /// worker that cannot keep up ever sheds here.
-const INBOX_PACKETS: usize = 4096;
+pub(crate) const INBOX_PACKETS: usize = 4096;
 /// Packets that may wait in all inboxes of a core: about 24 MiB of packets.
-const ALL_INBOX_PACKETS: usize = 16_384;
+pub(crate) const ALL_INBOX_PACKETS: usize = 16_384;
 /// Answers of endpoints in one turn; a flood of strange packets gets no more.
 const ANSWERS_PER_TURN: usize = 256;
 /// Inboxes kept for connections that have packets again.

@@ -24,6 +24,7 @@ mod ends;
 mod http;
 mod ids;
 mod input;
+mod levels;
 mod lifecycle;
 mod output;
 mod queue;
@@ -50,6 +51,7 @@ pub use core::Core;
 pub use counters::Counters;
 pub use ids::{FlowId, GatewayId, LinkId, QueryId, SlotId, TunnelId, TunnelToken};
 pub use input::{Command, FlowError, FlowKind, Input, OpenGateway, OpenUdp, Train};
+pub use levels::Levels;
 pub use moretta_proto::Now;
 pub use output::{
     Action, ClosedRecord, Event, GatewayFailure, OpenedRecord, Outputs, Record, RefusedRecord, TrainOut, TunnelFacts,

@@ -47,6 +47,11 @@ impl Timers {
         TimerId(self.places.len() as u32 - 1)
     }
 
+    /// How many owners have a place.
+    pub(crate) fn registered(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
     pub(crate) fn release(&mut self, timer: TimerId) {
         self.set(timer, None);
         self.free.push(timer.0);

@@ -25,9 +25,9 @@ use crate::turn::STRAYS_PER_TURN;
 
 /// Bytes of capsules that wait in HTTP/3 for stream credit before more are taken from a tunnel's queue, where the
 /// oldest can still be dropped.
-const CAPSULE_HIGH_WATER: usize = 16 * 1024;
+pub(crate) const CAPSULE_HIGH_WATER: usize = 16 * 1024;
 /// Bytes of a stream that are held for a request that is not decided; more is not read.
-const HELD_BYTES: usize = 4096;
+pub(crate) const HELD_BYTES: usize = 4096;
 
 /// One request for a tunnel, from its arrival (or our sending it) to the tunnel's end.
 #[derive(Debug)]

@@ -15,6 +15,10 @@ pub struct LinkModel {
     pub loss_per_mille: u32,
     /// Packets that arrive twice, of a thousand.
     pub duplicate_per_mille: u32,
+    /// How much later the second copy comes at most, beside a quarter of [`LinkModel::delay`].
+    pub duplicate_delay: Duration,
+    /// Packets that arrive with one bit flipped, of a thousand.
+    pub corrupt_per_mille: u32,
     /// Packets held back by [`LinkModel::reorder_delay`], of a thousand.
     pub reorder_per_mille: u32,
     /// How long those are held back.
@@ -34,6 +38,8 @@ impl Default for LinkModel {
             jitter: Duration::ZERO,
             loss_per_mille: 0,
             duplicate_per_mille: 0,
+            duplicate_delay: Duration::ZERO,
+            corrupt_per_mille: 0,
             reorder_per_mille: 0,
             reorder_delay: Duration::from_millis(5),
             mtu: 65_507,
@@ -66,6 +72,8 @@ pub enum Fate {
     Arrives(Duration),
     /// It arrives twice.
     Doubled(Duration, Duration),
+    /// It arrives after this time with a bit flipped, of which only the number modulo its length is meant.
+    Corrupted(Duration, u64),
     /// The dice said so.
     Lost,
     /// It did not fit.
@@ -79,14 +87,31 @@ pub enum Fate {
 pub struct LinkCounters {
     /// Packets offered.
     pub offered: u64,
-    /// Arrivals, duplicates included.
+    /// Whole arrivals, duplicates included.
     pub arrived: u64,
+    /// Arrivals of the same packet a second time, part of `arrived`.
+    pub doubled: u64,
+    /// Arrivals with a bit flipped.
+    pub corrupted: u64,
     /// Lost by chance.
     pub lost: u64,
     /// Larger than the MTU.
     pub too_long: u64,
     /// Lost to a full queue.
     pub queue_full: u64,
+    /// Part of `arrived` or `corrupted`: nobody was there any more.
+    pub unreachable: u64,
+}
+
+/// What one packet has drawn.
+struct Dice {
+    lost: bool,
+    doubled: bool,
+    held: bool,
+    corrupted: bool,
+    jitter: Duration,
+    second: Duration,
+    bit: u64,
 }
 
 /// A direction with its dice and its queue.
@@ -118,15 +143,25 @@ impl Link {
     /// Decides about a packet of `bytes` that enters at `now`. Each packet draws the same number of dice whatever its
     /// fate, so that one lost packet does not change the luck of all that follow.
     pub fn offer(&mut self, now: Duration, bytes: usize) -> Fate {
-        let lost = self.random.chance(self.model.loss_per_mille);
-        let doubled = self.random.chance(self.model.duplicate_per_mille);
-        let held = self.random.chance(self.model.reorder_per_mille);
-        let jitter = self.random.duration(self.model.jitter);
-        let fate = self.decide(now, bytes, [lost, doubled, held], jitter);
+        let random = &mut self.random;
+        let dice = Dice {
+            lost: random.chance(self.model.loss_per_mille),
+            doubled: random.chance(self.model.duplicate_per_mille),
+            held: random.chance(self.model.reorder_per_mille),
+            corrupted: random.chance(self.model.corrupt_per_mille),
+            jitter: random.duration(self.model.jitter),
+            second: random.duration(self.model.duplicate_delay),
+            bit: random.bits(),
+        };
+        let fate = self.decide(now, bytes, &dice);
         self.counters.offered += 1;
         match fate {
             Fate::Arrives(_) => self.counters.arrived += 1,
-            Fate::Doubled(..) => self.counters.arrived += 2,
+            Fate::Doubled(..) => {
+                self.counters.arrived += 2;
+                self.counters.doubled += 1;
+            }
+            Fate::Corrupted(..) => self.counters.corrupted += 1,
             Fate::Lost => self.counters.lost += 1,
             Fate::TooLong => self.counters.too_long += 1,
             Fate::QueueFull => self.counters.queue_full += 1,
@@ -134,11 +169,16 @@ impl Link {
         fate
     }
 
-    fn decide(&mut self, now: Duration, bytes: usize, [lost, doubled, held]: [bool; 3], jitter: Duration) -> Fate {
+    /// A packet of this direction found nobody.
+    pub(crate) fn count_unreachable(&mut self) {
+        self.counters.unreachable += 1;
+    }
+
+    fn decide(&mut self, now: Duration, bytes: usize, dice: &Dice) -> Fate {
         if bytes > self.model.mtu {
             return Fate::TooLong;
         }
-        let mut way = self.model.delay + jitter;
+        let mut way = self.model.delay + dice.jitter;
         if let Some(rate) = self.model.rate {
             let waiting = self.busy_until.saturating_sub(now);
             let waiting_bytes = waiting.as_nanos() * u128::from(rate) / 1_000_000_000;
@@ -149,14 +189,20 @@ impl Link {
             self.busy_until = self.busy_until.max(now) + on_wire;
             way += self.busy_until.saturating_sub(now);
         }
-        if lost {
+        if dice.lost {
             return Fate::Lost;
         }
-        if held {
+        if dice.held {
             way += self.model.reorder_delay;
         }
         // The second copy comes a little later, so that other packets come between.
-        if doubled { Fate::Doubled(way, way + self.model.delay / 4) } else { Fate::Arrives(way) }
+        if dice.corrupted {
+            Fate::Corrupted(way, dice.bit)
+        } else if dice.doubled {
+            Fate::Doubled(way, way + self.model.delay / 4 + dice.second)
+        } else {
+            Fate::Arrives(way)
+        }
     }
 }
 
@@ -200,5 +246,6 @@ mod tests {
         assert!((2_700..3_300).contains(&counters.lost), "{counters:?}");
         let copies = counters.arrived + counters.lost - counters.offered;
         assert!((800..1_200).contains(&copies), "{counters:?}");
+        assert_eq!(copies, counters.doubled);
     }
 }

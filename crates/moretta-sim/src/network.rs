@@ -57,7 +57,7 @@ pub struct Network {
     inside: BTreeMap<SocketAddr, SocketAddr>,
     links: BTreeMap<(HostId, HostId), Link>,
     default_model: LinkModel,
-    under_way: BTreeMap<(Duration, u64), Arrival>,
+    under_way: BTreeMap<(Duration, u64), ((HostId, HostId), Arrival)>,
     sent: u64,
     trace: Trace,
     counters: NetworkCounters,
@@ -146,15 +146,17 @@ impl Network {
         let fate = self.link(source_host, target_host).offer(now, data.len());
         let direction = (source_host.0, target_host.0);
         let ways: &[Duration] = match &fate {
-            Fate::Arrives(way) => &[*way],
+            Fate::Arrives(way) | Fate::Corrupted(way, _) => &[*way],
             Fate::Doubled(first, second) => &[*first, *second],
             Fate::Lost | Fate::TooLong | Fate::QueueFull => &[],
         };
+        let data = if let Fate::Corrupted(_, bit) = fate { &flipped(data, bit) } else { data };
         self.trace.push(TraceEntry { time: now, direction, bytes: data.len(), copies: ways.len() as u8 });
         let from = self.outside_address(socket);
         for way in ways {
             let packet = Packet { from, to, ecn, data: data.clone() };
-            self.under_way.insert((now + *way, self.sent), Arrival { socket: destination, packet });
+            let arrival = Arrival { socket: destination, packet };
+            self.under_way.insert((now + *way, self.sent), ((source_host, target_host), arrival));
             self.sent += 1;
         }
     }
@@ -171,7 +173,7 @@ impl Network {
             if entry.key().0 > now {
                 return None;
             }
-            let arrival = entry.remove();
+            let ((source_host, target_host), arrival) = entry.remove();
             let reachable = match self.inside.get(&arrival.packet.to) {
                 Some(inside) => *inside == arrival.socket,
                 None => arrival.packet.to == arrival.socket && !self.outside.contains_key(&arrival.socket),
@@ -180,6 +182,7 @@ impl Network {
                 return Some(arrival);
             }
             self.counters.no_mapping += 1;
+            self.link(source_host, target_host).count_unreachable();
         }
     }
 
@@ -192,6 +195,18 @@ impl Network {
     pub fn counters(&self) -> NetworkCounters {
         self.counters
     }
+}
+
+/// The packet with one bit flipped. The first bit stays: a short header taken for a long one would be read on in what is
+/// encrypted, which no seed repeats.
+fn flipped(data: &Bytes, bit: u64) -> Bytes {
+    let mut data = data.to_vec();
+    let bits = (data.len() as u64 * 8).saturating_sub(1);
+    let bit = bit.checked_rem(bits).map_or(0, |bit| bit as usize + 1);
+    if let Some(byte) = data.get_mut(bit / 8) {
+        *byte ^= 0x80 >> (bit % 8);
+    }
+    data.into()
 }
 
 #[cfg(test)]
@@ -246,6 +261,17 @@ mod tests {
         let arrival = network.arrive(Duration::from_secs(1)).unwrap();
         assert_eq!((arrival.socket, arrival.packet.data), (address(ALICE), Bytes::from("after")));
         assert_eq!(network.counters(), NetworkCounters { no_route: 1, no_mapping: 2 });
+    }
+
+    #[test]
+    fn a_corrupted_packet_differs_in_one_bit_and_never_in_its_first() {
+        let data = Bytes::from_static(&[0xa5; 9]);
+        for bit in 0..1000 {
+            let changed = flipped(&data, bit);
+            let bits: u32 = data.iter().zip(&changed).map(|(a, b)| (a ^ b).count_ones()).sum();
+            assert_eq!((bits, changed[0] & 0x80), (1, 0x80), "bit {bit}");
+        }
+        assert_eq!(flipped(&Bytes::new(), 7), Bytes::new());
     }
 
     #[test]

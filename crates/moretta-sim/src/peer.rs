@@ -4,7 +4,7 @@
 //! nonsense.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -48,6 +48,9 @@ pub struct Peer {
     closed: Option<ConnectionError>,
     /// Bytes that flow control did not take yet.
     waiting: BTreeMap<u64, (Vec<u8>, bool)>,
+    /// Streams are read as they come; otherwise those that have something are remembered.
+    reading: bool,
+    unread: BTreeSet<StreamId>,
 }
 
 impl Peer {
@@ -105,6 +108,8 @@ impl Peer {
             connected: false,
             closed: None,
             waiting: BTreeMap::new(),
+            reading: true,
+            unread: BTreeSet::new(),
         })
     }
 
@@ -178,6 +183,22 @@ impl Peer {
             send.finish().unwrap_or(());
             self.waiting.remove(&stream);
         }
+    }
+
+    /// Whether streams are read. What is not read keeps its flow-control credit; all of it is read once this is true
+    /// again.
+    pub fn set_reading(&mut self, reading: bool) {
+        self.reading = reading;
+        if reading {
+            for stream in std::mem::take(&mut self.unread) {
+                self.read(stream);
+            }
+        }
+    }
+
+    /// Bytes written to a stream that flow control holds back.
+    pub fn held_back(&self, stream: u64) -> usize {
+        self.waiting.get(&stream).map_or(0, |(bytes, _)| bytes.len())
     }
 
     /// Resets our side of a stream.
@@ -276,6 +297,10 @@ impl Peer {
     }
 
     fn read(&mut self, stream: StreamId) {
+        if !self.reading {
+            self.unread.insert(stream);
+            return;
+        }
         let received = self.streams.entry(number(stream)).or_default();
         let mut receive = self.connection.recv_stream(stream);
         let Ok(mut chunks) = receive.read(true) else { return };

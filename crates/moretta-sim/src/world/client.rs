@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use moretta_core::{
-    Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Counters, Event, FlowKind, GatewayId, Input, LinkId,
-    OpenGateway, OpenUdp, Shared, SharedTokenLog, SlotId, TokenKeys, TransportOptions, TunnelToken,
+    Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Counters, Event, FlowKind, GatewayId, Input, Levels,
+    LinkId, OpenGateway, OpenUdp, Shared, SharedTokenLog, SlotId, TokenKeys, TransportOptions, TunnelToken,
 };
 use moretta_proto::{ledger::LocalLedger, policy::OwnAddresses, snapshot::Snapshot};
 use moretta_wire::template::UriTemplate;
@@ -76,11 +76,26 @@ impl World {
         remotes: Vec<SocketAddr>,
         timeout: Duration,
     ) -> Result<(), SetupError> {
+        self.connect_over(client, gateway, LinkId(0), remotes, timeout)
+    }
+
+    /// The same over any of its sockets, which serves this gateway alone.
+    ///
+    /// # Errors
+    /// If TLS refuses its configuration.
+    pub fn connect_over(
+        &mut self,
+        client: ClientId,
+        gateway: GatewayId,
+        link: LinkId,
+        remotes: Vec<SocketAddr>,
+        timeout: Duration,
+    ) -> Result<(), SetupError> {
         let template = UriTemplate::for_origin(&format!("https://{SERVER_NAME}"));
         let template = template.map_err(|error| SetupError(format!("{error:?}")))?;
         let open = OpenGateway {
             gateway,
-            link: LinkId(0),
+            link,
             remotes,
             server_name: SERVER_NAME.to_owned(),
             tls: self.identity.client()?,
@@ -141,6 +156,14 @@ impl World {
     /// A client's news, in order.
     pub fn events(&self, client: ClientId) -> &[Event] {
         self.nodes.get(client.0).map_or(&[], |node| &node.events)
+    }
+
+    /// What a client's core holds; see [`Core::levels`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn client_levels(&mut self, client: ClientId) -> Result<Levels, String> {
+        self.nodes.get_mut(client.0).map_or(Ok(Levels::default()), |node| node.core.levels())
     }
 
     /// A client's counters.

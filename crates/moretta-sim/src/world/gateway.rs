@@ -7,7 +7,7 @@ use std::{
 };
 
 use moretta_core::{
-    Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Counters, Event, Input, LinkId, Record, Shared,
+    Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Counters, Event, Input, Levels, LinkId, Record, Shared,
     SharedTokenLog, SlotId, TokenKeys, TransportOptions,
 };
 use moretta_io::steering::SteeringTable;
@@ -70,6 +70,7 @@ pub(super) struct Site {
     pub(super) members: BTreeMap<u8, usize>,
     pub(super) misroute_per_mille: u32,
     ledger: Arc<LocalLedger>,
+    shared: Arc<Shared>,
     egress: IpAddr,
     next_port: u16,
 }
@@ -136,6 +137,7 @@ impl World {
             members,
             misroute_per_mille: 0,
             ledger,
+            shared,
             egress,
             next_port: 32_767,
         });
@@ -155,6 +157,13 @@ impl World {
     pub fn set_misrouting(&mut self, site: SiteId, per_mille: u32) {
         if let Some(site) = self.sites.get_mut(site.0) {
             site.misroute_per_mille = per_mille;
+        }
+    }
+
+    /// Whether this slot takes new connections, as before a slot leaves or after it joined.
+    pub fn set_accepting(&mut self, site: SiteId, slot: u8, accepting: bool) {
+        if let Some(site) = self.sites.get_mut(site.0) {
+            site.table.set_accepting(slot, accepting);
         }
     }
 
@@ -197,6 +206,29 @@ impl World {
     /// Tunnels that the gateway's ledger counts as open.
     pub fn counted_tunnels(&self, site: SiteId) -> u64 {
         self.sites.get(site.0).map_or(0, |site| site.ledger.tunnels())
+    }
+
+    /// Connections that all slots of a gateway count together.
+    pub fn counted_connections(&self, site: SiteId) -> usize {
+        self.sites.get(site.0).map_or(0, |site| site.shared.connections.get())
+    }
+
+    /// Datagrams that reached the sockets of a gateway's flows and were not read: their buffer was full, their sender was
+    /// not the target, or they were there when the flow was closed.
+    pub fn unread_by_flows(&self, site: SiteId) -> u64 {
+        let nodes = self.member_nodes(site).into_iter().filter_map(|node| self.nodes.get(node));
+        nodes
+            .map(|node| node.unread_by_flows + node.flows.values().map(|flow| flow.waiting.len() as u64).sum::<u64>())
+            .sum()
+    }
+
+    /// What each core of a gateway holds; see [`Core::levels`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn gateway_levels(&mut self, site: SiteId) -> Result<Vec<Levels>, String> {
+        let nodes = self.member_nodes(site);
+        nodes.into_iter().filter_map(|node| Some(self.nodes.get_mut(node)?.core.levels())).collect()
     }
 
     /// Connections, tunnels and flows that are open at a gateway.

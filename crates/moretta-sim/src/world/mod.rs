@@ -78,6 +78,7 @@ pub struct World {
     names: BTreeMap<String, Result<Vec<IpAddr>, ResolveError>>,
     scheduled: BTreeMap<(Duration, u64), Scheduled>,
     schedules: u64,
+    watched: bool,
 }
 
 impl World {
@@ -102,12 +103,19 @@ impl World {
             names: BTreeMap::new(),
             scheduled: BTreeMap::new(),
             schedules: 0,
+            watched: false,
         })
     }
 
     /// The seed it was made from, to print.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// From now on every core's queues are held against their bounds after each of its turns, and its totals against
+    /// the sum of their parts; what does not hold panics.
+    pub fn watch_levels(&mut self) {
+        self.watched = true;
     }
 
     /// Virtual time since the world began.

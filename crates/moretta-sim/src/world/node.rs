@@ -48,8 +48,8 @@ pub(super) struct Node {
     pub(super) applications: BTreeMap<TunnelToken, Application>,
     pub(super) events: Vec<Event>,
     pub(super) records: Vec<Record>,
-    /// Datagrams that a flow's kernel buffer had no room for.
-    pub(super) flow_buffer_drops: u64,
+    /// Datagrams that reached a flow's socket and will not be read.
+    pub(super) unread_by_flows: u64,
     outputs: Outputs,
     wake: Wake,
     /// Something was handed to it since its last turn.
@@ -68,7 +68,7 @@ impl Node {
             applications: BTreeMap::new(),
             events: Vec::new(),
             records: Vec::new(),
-            flow_buffer_drops: 0,
+            unread_by_flows: 0,
             outputs: Outputs::new(),
             wake: Wake::default(),
             fed: true,
@@ -124,6 +124,10 @@ impl World {
         node.fed = false;
         let mut outputs = std::mem::take(&mut node.outputs);
         node.wake = node.core.turn(now, &mut outputs);
+        if self.watched {
+            let levels = node.core.levels();
+            assert!(levels.is_ok(), "seed {}, {:?}: {levels:?}", self.seed, self.now);
+        }
 
         let links = node.links.clone();
         for train in outputs.trains() {
@@ -169,8 +173,10 @@ impl World {
         match action {
             Action::OpenFlow { flow, kind } => self.open_flow(index, flow, kind),
             Action::CloseFlow { flow } => {
-                let state = self.nodes.get_mut(index).and_then(|node| node.flows.remove(&flow));
-                if let Some(socket) = state.and_then(|state| state.socket) {
+                let Some(node) = self.nodes.get_mut(index) else { return };
+                let Some(state) = node.flows.remove(&flow) else { return };
+                node.unread_by_flows += state.waiting.len() as u64;
+                if let Some(socket) = state.socket {
                     self.remove_socket(socket);
                 }
             }
@@ -242,11 +248,12 @@ impl World {
         let Some(node) = self.nodes.get_mut(index) else { return };
         let Some(state) = node.flows.get_mut(&flow) else { return };
         if !matches!(state.kind, FlowKind::Connected { target } if target == from) {
+            node.unread_by_flows += payloads.len() as u64;
             return;
         }
         for payload in payloads {
             if state.waiting_bytes + payload.len() > FLOW_BUFFER_BYTES {
-                node.flow_buffer_drops += 1;
+                node.unread_by_flows += 1;
             } else {
                 state.waiting_bytes += payload.len();
                 state.waiting.push_back(payload);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use moretta_core::{FlowError, Input};
 
 use super::{Owner, World};
 
@@ -13,9 +14,11 @@ pub enum TargetKind {
     Echo,
     /// Keeps it.
     Sink,
+    /// Keeps it and answers with an ICMP message that nobody listens on the port.
+    Refuse,
 }
 
-/// A UDP host. Both kinds keep what they got, for tests to look at.
+/// A UDP host. All kinds keep what they got, for tests to look at.
 pub(super) struct Target {
     kind: TargetKind,
     received: Vec<(SocketAddr, Bytes)>,
@@ -33,8 +36,14 @@ impl World {
         let Some(target) = self.targets.get_mut(&address) else { return };
         let payload = Bytes::copy_from_slice(payload);
         target.received.push((from, payload.clone()));
-        if target.kind == TargetKind::Echo {
-            self.network.send(self.now, address, from, 0, &payload);
+        match target.kind {
+            TargetKind::Echo => self.network.send(self.now, address, from, 0, &payload),
+            TargetKind::Sink => {}
+            TargetKind::Refuse => {
+                if let Some(Owner::Flow(node, flow)) = self.owners.get(&from).copied() {
+                    self.feed(node, Input::FlowError { flow, error: FlowError::Unreachable });
+                }
+            }
         }
     }
 
