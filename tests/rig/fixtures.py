@@ -133,6 +133,12 @@ class Gateway:
             value = value.get(part, {}) if isinstance(value, dict) else {}
         return value if isinstance(value, int) else 0
 
+    async def reaches(self, name: str, value: int) -> None:
+        """Waits until a counter has this value."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while self.counter(name) != value:  # noqa: ASYNC110 -- counters are asked for, not announced
+                await asyncio.sleep(0.005)
+
 
 OpenGateway = Callable[..., contextlib.AbstractAsyncContextManager[Gateway]]
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use moretta_h3::{Config as HttpConfig, Role as HttpRole, code};
 use moretta_proto::Now;
 use moretta_proto::error::EndReason;
-use quinn_proto::{ConnectionError, VarInt};
+use quinn_proto::{ConnectionError, TransportErrorCode, VarInt};
 
 use crate::Http3;
 use crate::config::CoreSnapshot;
@@ -193,6 +193,10 @@ impl Core {
     ) {
         let reason = match error {
             ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed => EndReason::ConnectionClosed,
+            // RFC 9000 section 20.1: a close of the transport without an error is one too; curl ends all its connections so.
+            ConnectionError::ConnectionClosed(close) if close.error_code == TransportErrorCode::NO_ERROR => {
+                EndReason::ConnectionClosed
+            }
             ConnectionError::VersionMismatch
             | ConnectionError::TransportError(_)
             | ConnectionError::ConnectionClosed(_)
