@@ -52,7 +52,7 @@ figures: setup ## write the figures of the last make bench into README.md
 	$(RUN) python tools/figures.py
 
 .PHONY: interop
-interop: setup ## tests against other implementations only; needs Go
+interop: setup ## tests against other implementations only; needs Go, and a curl with HTTP/3 proxy (CURL_BIN=path)
 	$(RUN) pytest tests/interop $(ARGS)
 
 .PHONY: fuzz

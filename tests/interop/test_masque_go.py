@@ -14,14 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aioquic.asyncio import QuicConnectionProtocol, serve
-from aioquic.h3.connection import H3Connection
-from aioquic.h3.events import HeadersReceived
-from aioquic.quic import events
-from aioquic.quic.configuration import QuicConfiguration
 
 import moretta
-from rig.fixtures import Authority, OpenGateway, Target
+from rig.fixtures import Authority, Gateway, OpenGateway, Target
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 
@@ -76,31 +71,6 @@ def free_port() -> int:
 # masque-go as client of our gateway
 
 
-@pytest.fixture
-async def http3_origin(authority: Authority) -> AsyncIterator[int]:
-    """An HTTP/3 origin on aioquic that answers every request with a greeting; yields its port."""
-
-    class Origin(QuicConnectionProtocol):
-        http: H3Connection | None = None
-
-        def quic_event_received(self, event: events.QuicEvent) -> None:
-            if isinstance(event, events.ProtocolNegotiated):
-                self.http = H3Connection(self._quic)
-            for found in self.http.handle_event(event) if self.http else []:
-                if isinstance(found, HeadersReceived):
-                    assert self.http is not None
-                    self.http.send_headers(found.stream_id, [(b":status", b"200")])
-                    self.http.send_data(found.stream_id, b"hello from the origin", end_stream=True)
-                    self.transmit()
-
-    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
-    configuration.load_cert_chain(str(authority.certificate), str(authority.key))
-    server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=Origin)
-    assert server._transport is not None
-    yield server._transport.get_extra_info("sockname")[1]
-    server.close()
-
-
 async def test_masque_gos_own_client_fetches_a_page_through_our_gateway(
     go_peers: Path, open_gateway: OpenGateway, authority: Authority, http3_origin: int
 ) -> None:
@@ -130,16 +100,20 @@ def client_arguments(go_peers: Path, port: int, authority: Authority, target: tu
     ]
 
 
-async def test_payloads_of_64_to_1400_bytes_pass_both_ways_through_our_gateway(
-    go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target
-) -> None:
-    async with (
-        open_gateway() as gateway,
-        running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer,
-    ):
+@pytest.fixture
+async def their_tunnel(
+    go_peers: Path, gateway: Gateway, authority: Authority, echo_target: Target
+) -> AsyncIterator[Peer]:
+    """A tunnel of masque-go's library through our gateway to an echo, open and tried."""
+    async with running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer:
         await peer.fact("opened")
-        for size in LARGE_SIZES:
-            await echoed_by_peer(peer, size)
+        await echoed_by_peer(peer, 64)
+        yield peer
+
+
+async def test_payloads_of_64_to_1400_bytes_pass_both_ways_through_our_gateway(their_tunnel: Peer) -> None:
+    for size in LARGE_SIZES:
+        await echoed_by_peer(their_tunnel, size)
 
 
 async def echoed_by_peer(peer: Peer, size: int) -> None:
@@ -166,30 +140,16 @@ async def test_a_refusal_of_ours_reaches_masque_go_with_its_proxy_status(
         assert "error=destination_ip_prohibited" in fact["proxy_status"]
 
 
-async def test_masque_gos_close_frees_the_tunnel_at_our_gateway(
-    go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target
-) -> None:
-    async with (
-        open_gateway() as gateway,
-        running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer,
-    ):
-        await peer.fact("opened")
-        await echoed_by_peer(peer, 64)
-        peer.command(do="close")
-        await peer.fact("ended")
+async def test_masque_gos_close_frees_the_tunnel_at_our_gateway(their_tunnel: Peer, gateway: Gateway) -> None:
+    assert gateway.counter("gauges.tunnels") == 1
+    their_tunnel.command(do="close")
+    await their_tunnel.fact("ended")
+    await gateway.reaches("gauges.tunnels", 0)
 
 
-async def test_our_drain_ends_masque_gos_tunnel(
-    go_peers: Path, open_gateway: OpenGateway, authority: Authority, echo_target: Target
-) -> None:
-    async with (
-        open_gateway() as gateway,
-        running(*client_arguments(go_peers, gateway.address[1], authority, echo_target.address)) as peer,
-    ):
-        await peer.fact("opened")
-        await echoed_by_peer(peer, 64)
-        await gateway.server.drain(deadline_seconds=0.2)
-        await peer.fact("ended")
+async def test_our_drain_ends_masque_gos_tunnel(their_tunnel: Peer, gateway: Gateway) -> None:
+    await gateway.server.drain(deadline_seconds=0.2)
+    await their_tunnel.fact("ended")
 
 
 # masque-go as proxy of our client
@@ -234,6 +194,17 @@ async def harness_proxy(go_peers: Path, authority: Authority, *arguments: str) -
         yield template, peer
 
 
+@contextlib.asynccontextmanager
+async def our_client_at_the_harness(
+    go_peers: Path, authority: Authority, *arguments: str
+) -> AsyncIterator[tuple[moretta.Gateway, Peer]]:
+    async with (
+        harness_proxy(go_peers, authority, *arguments) as (template, peer),
+        moretta.connect(template, ca_file=authority.ca_file) as gateway,
+    ):
+        yield gateway, peer
+
+
 async def echoed_by_us(tunnel: moretta.UdpTunnel, size: int) -> None:
     payload = bytes([size % 251]) * size
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -262,8 +233,7 @@ async def test_our_client_passes_1400_bytes_through_a_proxy_with_larger_packets(
     go_peers: Path, authority: Authority, echo_target: Target
 ) -> None:
     async with (
-        harness_proxy(go_peers, authority) as (template, _),
-        moretta.connect(template, ca_file=authority.ca_file) as gateway,
+        our_client_at_the_harness(go_peers, authority) as (gateway, _),
         gateway.open_udp(*echo_target.address) as tunnel,
     ):
         for size in LARGE_SIZES:
@@ -273,10 +243,7 @@ async def test_our_client_passes_1400_bytes_through_a_proxy_with_larger_packets(
 async def test_a_refusal_of_masque_go_is_raised_with_its_status(
     go_peers: Path, authority: Authority, target: Target
 ) -> None:
-    async with (
-        harness_proxy(go_peers, authority, "-refuse", "403") as (template, _),
-        moretta.connect(template, ca_file=authority.ca_file) as gateway,
-    ):
+    async with our_client_at_the_harness(go_peers, authority, "-refuse", "403") as (gateway, _):
         with pytest.raises(moretta.TunnelRefused) as refused:
             await gateway.open_udp(*target.address)
         assert refused.value.status == 403
@@ -285,10 +252,7 @@ async def test_a_refusal_of_masque_go_is_raised_with_its_status(
 async def test_our_close_ends_masque_gos_tunnel_and_the_connection_goes_on(
     go_peers: Path, authority: Authority, echo_target: Target
 ) -> None:
-    async with (
-        harness_proxy(go_peers, authority) as (template, _),
-        moretta.connect(template, ca_file=authority.ca_file) as gateway,
-    ):
+    async with our_client_at_the_harness(go_peers, authority) as (gateway, _):
         async with gateway.open_udp(*echo_target.address) as tunnel:
             await echoed_by_us(tunnel, 64)
         async with gateway.open_udp(*echo_target.address) as tunnel:
@@ -296,10 +260,7 @@ async def test_our_close_ends_masque_gos_tunnel_and_the_connection_goes_on(
 
 
 async def test_masque_gos_close_ends_our_tunnel(go_peers: Path, authority: Authority, echo_target: Target) -> None:
-    async with (
-        harness_proxy(go_peers, authority) as (template, peer),
-        moretta.connect(template, ca_file=authority.ca_file) as gateway,
-    ):
+    async with our_client_at_the_harness(go_peers, authority) as (gateway, peer):
         tunnel = await gateway.open_udp(*echo_target.address)
         await echoed_by_us(tunnel, 64)
         peer.command(do="close")
