@@ -47,6 +47,10 @@ gateway: setup-release ## a loopback gateway in the foreground, release build (P
 bench: setup-release ## measure the gateway beside its peers (REPS=3); results go to .bench/
 	$(RELEASE_ENV)/bin/python benches/run.py --repetitions $(or $(REPS),3) $(ARGS)
 
+.PHONY: instructions
+instructions: ## count the gateway's instructions per datagram and step; fails above the baseline (ARGS=--accept writes it)
+	@$(or $(PYTHON),python3) tools/instructions.py $(ARGS)
+
 .PHONY: figures
 figures: setup ## write the figures of the last make bench into README.md
 	$(RUN) python tools/figures.py

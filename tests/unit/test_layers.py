@@ -17,6 +17,7 @@ BELOW = {
     "moretta-py": {"moretta-wire", "moretta-proto", "moretta-engine"},
     "moretta-sim": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core", "moretta-io"},
     "moretta-fuzz": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core", "moretta-sim"},
+    "moretta-trace": {"moretta-wire", "moretta-h3", "moretta-proto", "moretta-core", "moretta-sim"},
     "moretta-load": {"moretta-wire", "moretta-proto", "moretta-core", "moretta-io"},
 }
 

@@ -19,6 +19,6 @@ pub use network::{Arrival, HostId, Network, NetworkCounters, Packet};
 pub use payload::{Corrupt, MIN_BYTES, Stamp};
 pub use peer::{Peer, Received, bytes3};
 pub use random::Random;
-pub use tls::{Identity, SERVER_NAME, SetupError};
+pub use tls::{Identity, SERVER_NAME, START, SetupError};
 pub use trace::{Trace, TraceEntry};
-pub use world::{ClientId, GatewaySpec, OpenedTunnel, PeerId, SiteId, TargetKind, World};
+pub use world::{ClientId, GatewaySpec, LISTENER_NAME, OpenedTunnel, PeerId, SiteId, TargetKind, World};

@@ -15,7 +15,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
 /// Unix time when every world begins: 1 January 2027.
-pub(crate) const START: Duration = Duration::from_secs(1_798_761_600);
+pub const START: Duration = Duration::from_secs(1_798_761_600);
 
 /// The name in the certificate.
 pub const SERVER_NAME: &str = "gateway.test";

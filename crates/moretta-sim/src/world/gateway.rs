@@ -26,7 +26,8 @@ use crate::{random::Random, tls::SetupError};
 /// The listener's link in each of its cores.
 pub(super) const LISTENER: LinkId = LinkId(0);
 
-const LISTENER_NAME: &str = "main";
+/// What the listener is called in snapshots and records.
+pub const LISTENER_NAME: &str = "main";
 
 /// A gateway in a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,39 @@ impl GatewaySpec {
             transport: TransportOptions::default(),
         }
     }
+
+    /// The snapshot of such a gateway, with this for TLS.
+    ///
+    /// # Errors
+    /// If the policy is wrong.
+    pub fn snapshot(&self, tls: Arc<rustls::ServerConfig>) -> Result<Arc<CoreSnapshot>, SetupError> {
+        Ok(Arc::new(CoreSnapshot {
+            proto: Arc::new(self.proto_snapshot()?),
+            tls: vec![(LISTENER_NAME.to_owned(), tls)],
+            own_addresses: Arc::new(OwnAddresses::default()),
+        }))
+    }
+
+    fn proto_snapshot(&self) -> Result<Snapshot, SetupError> {
+        let destinations: Vec<_> = self.destinations.iter().map(|text| format!("{text:?}")).collect();
+        let rule = format!(
+            r#"{{"rules":[{{"id":"world","action":"allow","protocol":"udp","destination":[{}],"ports":"*"}}]}}"#,
+            destinations.join(",")
+        );
+        let setup = |error: &dyn std::fmt::Debug| SetupError(format!("{error:?}"));
+        let document: PolicyDocument = serde_json::from_str(&rule).map_err(|error| setup(&error))?;
+        let policy = document.compile().map_err(|error| setup(&error))?;
+        let template = UriTemplate::parse_path(UriTemplate::DEFAULT_PATH).map_err(|error| setup(&error))?;
+        let listener = Listener { templates: vec![template], danger_allow_anonymous: true };
+        Ok(Snapshot {
+            generation: 1,
+            profile: self.profile,
+            limits: self.limits.clone(),
+            policy,
+            proxy_name: "gateway.test".to_owned(),
+            listeners: BTreeMap::from([(LISTENER_NAME.to_owned(), listener)]),
+        })
+    }
 }
 
 pub(super) struct Site {
@@ -90,11 +124,7 @@ impl World {
     pub fn add_gateway(&mut self, spec: &GatewaySpec) -> Result<SiteId, SetupError> {
         let host = self.add_host();
         let site = self.sites.len();
-        let snapshot = Arc::new(CoreSnapshot {
-            proto: Arc::new(snapshot(spec)?),
-            tls: vec![(LISTENER_NAME.to_owned(), self.identity.server()?)],
-            own_addresses: Arc::new(OwnAddresses::default()),
-        });
+        let snapshot = spec.snapshot(self.identity.server()?)?;
         let mut random = Random::new(self.seed, &format!("gateway {site}"));
         let ledger = Arc::new(LocalLedger::new(spec.limits.max_tunnels));
         let shared = Arc::new(Shared {
@@ -238,25 +268,4 @@ impl World {
             (connections + node.core.connections(), tunnels + node.core.tunnels(), flows + node.flows.len())
         })
     }
-}
-
-fn snapshot(spec: &GatewaySpec) -> Result<Snapshot, SetupError> {
-    let destinations: Vec<_> = spec.destinations.iter().map(|text| format!("{text:?}")).collect();
-    let rule = format!(
-        r#"{{"rules":[{{"id":"world","action":"allow","protocol":"udp","destination":[{}],"ports":"*"}}]}}"#,
-        destinations.join(",")
-    );
-    let setup = |error: &dyn std::fmt::Debug| SetupError(format!("{error:?}"));
-    let document: PolicyDocument = serde_json::from_str(&rule).map_err(|error| setup(&error))?;
-    let policy = document.compile().map_err(|error| setup(&error))?;
-    let template = UriTemplate::parse_path(UriTemplate::DEFAULT_PATH).map_err(|error| setup(&error))?;
-    let listener = Listener { templates: vec![template], danger_allow_anonymous: true };
-    Ok(Snapshot {
-        generation: 1,
-        profile: spec.profile,
-        limits: spec.limits.clone(),
-        policy,
-        proxy_name: "gateway.test".to_owned(),
-        listeners: BTreeMap::from([(LISTENER_NAME.to_owned(), listener)]),
-    })
 }

@@ -21,7 +21,7 @@ use moretta_io::steering::steer;
 use moretta_proto::{Now, admission::ResolveError};
 
 pub use client::{ClientId, OpenedTunnel};
-pub use gateway::{GatewaySpec, SiteId};
+pub use gateway::{GatewaySpec, LISTENER_NAME, SiteId};
 pub use target::TargetKind;
 
 use crate::{
