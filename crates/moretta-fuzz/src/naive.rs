@@ -46,3 +46,46 @@ pub(crate) fn capsules(mut stream: &[u8]) -> (Vec<Capsule<'_>>, bool) {
     }
     (capsules, true)
 }
+
+/// What the default template makes of a raw path, without reasons.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Matched {
+    No,
+    Malformed,
+    /// Host and port, decoded.
+    Variables(Vec<u8>, Vec<u8>),
+}
+
+/// The default template of RFC 9298 §2 alone, by splitting at slashes.
+pub(crate) fn default_template(raw: &[u8]) -> Matched {
+    let path = raw.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let segments: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+    let [b"", b".well-known", b"masque", b"udp", host, port, b""] = segments[..] else {
+        return Matched::No;
+    };
+    match (percent_decoded(host), percent_decoded(port), path.len() == raw.len()) {
+        (Some(host), Some(port), true) => Matched::Variables(host, port),
+        _ => Matched::Malformed,
+    }
+}
+
+/// One value of a path segment; nothing if it has no one reading.
+fn percent_decoded(raw: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < raw.len() {
+        if raw[at] == b'%' {
+            let digits = raw.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+            out.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            at += 3;
+        } else if raw[at].is_ascii_alphanumeric() || b"-._~".contains(&raw[at]) {
+            out.push(raw[at]);
+            at += 1;
+        } else {
+            return None;
+        }
+    }
+    let text = std::str::from_utf8(&out).ok()?;
+    let is_fine = !text.is_empty() && !text.contains(['[', ']', '%']) && !text.chars().any(char::is_control);
+    is_fine.then_some(out)
+}

@@ -18,6 +18,8 @@ use moretta_wire::prefix::{Tier, classify};
 use moretta_wire::template::{PathMatch, UriTemplate};
 use serde_json::json;
 
+use crate::naive::{self, Matched};
+
 /// Lines: a template, the raw path of a request, and the addresses that its name resolves to, one each.
 pub fn target(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
@@ -25,6 +27,7 @@ pub fn target(data: &[u8]) {
     let path = lines.next().unwrap_or_default();
     let answers: Vec<IpAddr> = lines.filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok()).collect();
 
+    check_default_match(path);
     let mut templates = vec![gateways_default()];
     for parsed in [UriTemplate::parse_path(&template), UriTemplate::parse_template_or_origin(&template)] {
         match parsed {
@@ -41,6 +44,15 @@ pub fn target(data: &[u8]) {
         }
     }
     check_request(path, &templates, &answers);
+}
+
+fn check_default_match(path: &[u8]) {
+    let matched = match gateways_default().match_path(path) {
+        PathMatch::NotThisTemplate => Matched::No,
+        PathMatch::Malformed(_) => Matched::Malformed,
+        PathMatch::Variables { host, port, .. } => Matched::Variables(host.into_bytes(), port.into_bytes()),
+    };
+    assert_eq!(matched, naive::default_template(path));
 }
 
 /// What a client makes of the template, a gateway of the same template understands.
