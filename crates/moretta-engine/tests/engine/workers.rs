@@ -1,19 +1,9 @@
 //! Several workers behind one port.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    clippy::type_complexity,
-    reason = "tests look for the one event that they are about"
-)]
 
-mod support;
-
+use crate::support::misleading::Misleading;
+use crate::support::{Client, Echo, Gateway};
 use moretta_engine::document::Event;
 use serde_json::{Value, json};
-use support::misleading::Misleading;
-use support::{Client, Echo, Gateway};
 
 fn each(stats: &Value, counter: &str) -> Vec<u64> {
     stats["workers"].as_array().unwrap().iter().map(|worker| worker["core"][counter].as_u64().unwrap()).collect()
@@ -109,7 +99,7 @@ fn a_connection_at_another_worker_needs_no_further_proof_of_its_address() {
     // Where a connection lands is chance. Until one lands there, all tokens are from the first worker.
     loop {
         client.driven.submit(json!({"command": "close_gateway", "gateway": 1}));
-        client.driven.wait_for("gateway_closed", |event| matches!(event, Event::GatewayClosed(_)).then_some(()));
+        client.driven.wait_until("gateway_closed", |event| matches!(event, Event::GatewayClosed(_)));
         client.connect(&gateway, 1);
         connections += 1;
         let stats = gateway.driven.stats();

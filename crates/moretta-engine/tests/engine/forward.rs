@@ -1,19 +1,9 @@
 //! The front end `forward`: programs that know nothing of MASQUE use a tunnel.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    clippy::type_complexity,
-    reason = "tests look for the one event that they are about"
-)]
 
-mod support;
-
+use crate::support::{self, Client, Echo, Gateway, PATIENCE};
 use moretta_engine::document::{Event, ForwardFailed};
 use serde_json::json;
 use std::net::{SocketAddr, UdpSocket};
-use support::{Client, Echo, Gateway, PATIENCE};
 
 fn forward(
     client: &mut Client,
@@ -66,12 +56,12 @@ fn each_peer_has_a_tunnel_of_its_own() {
     echo(&first, b"");
     assert_eq!(peers(&client), 2);
     for _ in 0..2 {
-        gateway.driven.wait_for("record_opened", |event| matches!(event, Event::RecordOpened(_)).then_some(()));
+        gateway.opened_record();
     }
     client.driven.submit(json!({"command": "close_forward", "forward": 1}));
-    client.driven.wait_for("forward_closed", |event| matches!(event, Event::ForwardClosed(_)).then_some(()));
+    client.driven.wait_until("forward_closed", |event| matches!(event, Event::ForwardClosed(_)));
     for _ in 0..2 {
-        gateway.driven.wait_for("record_closed", |event| matches!(event, Event::RecordClosed(_)).then_some(()));
+        gateway.closed_record();
     }
     support::bind_again(address);
     assert!(
@@ -101,7 +91,7 @@ fn a_silent_peer_loses_its_tunnel_and_gets_another_when_it_speaks() {
     let address = forward(&mut client, 1, target.address, |command| command["idle_timeout_seconds"] = json!(0.2));
     let peer = peer(address);
     echo(&peer, b"one");
-    gateway.driven.wait_for("record_closed", |event| matches!(event, Event::RecordClosed(_)).then_some(()));
+    gateway.closed_record();
     let stats = client.driven.wait_for_stats("expired peer", |stats| stats["gauges"]["forward_peers"] == 0);
     assert_eq!(stats["forwards"]["expired_peers"], 1);
     echo(&peer, b"two");

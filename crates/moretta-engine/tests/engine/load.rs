@@ -1,19 +1,11 @@
 //! Floods: nothing hangs, nothing grows, and what is not delivered is counted.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests look for the one event that they are about"
-)]
 
-mod support;
-
+use crate::support::{self, Echo, Gateway};
 use moretta_engine::SendOutcome;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::{Echo, Gateway};
 
 fn core(stats: &Value, name: &str) -> u64 {
     stats["core"][name].as_u64().unwrap()

@@ -1,21 +1,11 @@
 //! Names: one lookup for each open, asked of a server that counts.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    clippy::type_complexity,
-    reason = "tests look for the one event that they are about"
-)]
 
-mod support;
-
+use crate::support::dns::{Dns, Entry};
+use crate::support::{Client, Echo, Gateway};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 use moretta_engine::document::{Event, TunnelRefused};
 use serde_json::json;
-use support::dns::{Dns, Entry};
-use support::{Client, Echo, Gateway};
 
 fn gateway(dns: &Dns) -> Gateway {
     Gateway::start_with(1, |document| {

@@ -1,20 +1,10 @@
 //! A gateway and a client on loopback, driven as the package drives them: documents in, events out, one descriptor.
-#![allow(dead_code, unreachable_pub, reason = "every test file uses another part")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    clippy::must_use_candidate,
-    clippy::new_without_default,
-    reason = "test support looks for the one event that a test is about"
-)]
 
 pub mod dns;
 pub mod misleading;
 
 use base64::Engine as _;
-use moretta_engine::document::Event;
+use moretta_engine::document::{Event, RecordClosed, RecordOpened, SnapshotRefused};
 use moretta_engine::{Engine, EngineError, SendOutcome, TunnelQueue};
 use moretta_io::{Events, Interest, Poller, Trigger};
 use serde_json::{Value, json};
@@ -91,6 +81,11 @@ impl Driven {
         }
     }
 
+    /// Waits for an event that `wanted` accepts.
+    pub fn wait_until(&mut self, what: &str, wanted: impl Fn(&Event) -> bool) {
+        self.wait_for(what, |event| wanted(event).then_some(()));
+    }
+
     /// Reads what the engine tells, waiting until `deadline` for it; false when nothing came.
     fn wait(&mut self, deadline: Instant) -> bool {
         let timeout = deadline.saturating_duration_since(Instant::now());
@@ -138,13 +133,21 @@ impl Driven {
     }
 
     pub fn apply(&mut self, snapshot: Value) -> u64 {
+        self.judged(snapshot).unwrap()
+    }
+
+    /// A snapshot that must be refused.
+    pub fn refused(&mut self, snapshot: Value) -> SnapshotRefused {
+        self.judged(snapshot).unwrap_err()
+    }
+
+    fn judged(&mut self, snapshot: Value) -> Result<u64, SnapshotRefused> {
         self.submit(snapshot);
-        self.wait_for("snapshot_applied", |event| match event {
+        self.wait_for("an answer to a snapshot", |event| match event {
             Event::SnapshotApplied(applied) => Some(Ok(applied.generation)),
             Event::SnapshotRefused(refused) => Some(Err(refused.clone())),
             _ => None,
         })
-        .unwrap()
     }
 }
 
@@ -197,6 +200,22 @@ impl Gateway {
 
     pub fn snapshot(&self, generation: u64) -> Value {
         snapshot(&self.identity, generation)
+    }
+
+    /// The next record of a tunnel that was opened.
+    pub fn opened_record(&mut self) -> RecordOpened {
+        self.driven.wait_for("record_opened", |event| match event {
+            Event::RecordOpened(record) => Some(record.clone()),
+            _ => None,
+        })
+    }
+
+    /// The next record of a tunnel that has ended.
+    pub fn closed_record(&mut self) -> RecordClosed {
+        self.driven.wait_for("record_closed", |event| match event {
+            Event::RecordClosed(record) => Some(record.clone()),
+            _ => None,
+        })
     }
 
     /// A client engine that is connected to this gateway as number 1.

@@ -1,35 +1,11 @@
 //! Tunnels through a real gateway and a real client over loopback sockets.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    clippy::type_complexity,
-    reason = "tests look for the one event that they are about"
-)]
 
-mod support;
-
-use moretta_engine::document::{Event, GatewayFailed, RecordClosed, RecordOpened};
+use crate::support::{self, Client, Driven, Echo, Gateway, Identity, target};
+use moretta_engine::document::{Event, GatewayFailed};
 use moretta_engine::{SendOutcome, TunnelState};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use support::{Client, Driven, Echo, Gateway, Identity, target};
-
-fn opened_record(gateway: &mut Gateway) -> RecordOpened {
-    gateway.driven.wait_for("record_opened", |event| match event {
-        Event::RecordOpened(record) => Some(record.clone()),
-        _ => None,
-    })
-}
-
-fn closed_record(gateway: &mut Gateway) -> RecordClosed {
-    gateway.driven.wait_for("record_closed", |event| match event {
-        Event::RecordClosed(record) => Some(record.clone()),
-        _ => None,
-    })
-}
 
 fn target_sockets(gateway: &Gateway) -> u64 {
     gateway.driven.stats()["gauges"]["target_sockets"].as_u64().unwrap()
@@ -52,7 +28,7 @@ fn datagrams_pass_both_ways() {
     for (number, datagram) in received.iter().enumerate() {
         assert_eq!(*datagram, (number as u16).to_be_bytes().repeat(100));
     }
-    let record = opened_record(&mut gateway);
+    let record = gateway.opened_record();
     assert_eq!(record.listener, "main");
     assert_eq!(SocketAddr::new(record.target_address, record.target_port), echo.address);
     assert_eq!(record.rule.as_deref(), Some("loopback"));
@@ -145,10 +121,10 @@ fn a_finished_tunnel_gives_its_descriptor_back_and_is_recorded() {
     let echo = Echo::start();
     let tunnel = client.open(echo.address);
     client.echo(&tunnel, b"four");
-    let opened = opened_record(&mut gateway);
+    let opened = gateway.opened_record();
     assert_eq!(target_sockets(&gateway), 1);
     client.driven.submit(json!({"command": "finish_tunnel", "tunnel": tunnel.token()}));
-    let closed = closed_record(&mut gateway);
+    let closed = gateway.closed_record();
     let told = Instant::now();
     gateway.driven.wait_for_stats("closed socket", |stats| stats["gauges"]["target_sockets"] == 0);
     assert!(told.elapsed() < Duration::from_millis(100), "{:?}", told.elapsed());
@@ -168,7 +144,7 @@ fn a_reset_tunnel_is_recorded_as_reset() {
     let mut client = gateway.client(1);
     let tunnel = client.open(Echo::start().address);
     client.driven.submit(json!({"command": "reset_tunnel", "tunnel": tunnel.token()}));
-    assert_eq!(closed_record(&mut gateway).reason, "client_reset");
+    assert_eq!(gateway.closed_record().reason, "client_reset");
     client.closed(tunnel.token());
     gateway.driven.wait_for_stats("closed socket", |stats| stats["gauges"]["target_sockets"] == 0);
 }
@@ -209,7 +185,7 @@ fn closing_the_connection_ends_its_tunnels_on_both_sides() {
     let tunnel = client.open(Echo::start().address);
     client.driven.submit(json!({"command": "close_gateway", "gateway": 1}));
     client.closed(tunnel.token());
-    closed_record(&mut gateway);
+    gateway.closed_record();
     gateway.driven.wait_for_stats("closed socket", |stats| stats["gauges"]["target_sockets"] == 0);
 }
 
@@ -241,7 +217,7 @@ fn a_target_that_is_not_there_ends_the_tunnel_under_interop() {
     let tunnel = client.open(address);
     drop(socket);
     tunnel.send(b"anybody?");
-    assert_eq!(closed_record(&mut gateway).reason, "target_error");
+    assert_eq!(gateway.closed_record().reason, "target_error");
     client.closed(tunnel.token());
 }
 
@@ -271,7 +247,7 @@ fn a_reload_ends_tunnels_whose_target_is_allowed_no_more() {
     let mut document = gateway.snapshot(2);
     document["policy"]["rules"] = json!([]);
     gateway.driven.apply(document);
-    assert_eq!(closed_record(&mut gateway).reason, "policy_changed");
+    assert_eq!(gateway.closed_record().reason, "policy_changed");
     client.closed(tunnel.token());
 }
 
@@ -284,11 +260,7 @@ fn a_refused_reload_changes_nothing() {
     let mut document = gateway.snapshot(2);
     document["policy"]["rules"] = json!([]);
     document["listeners"][0]["key_secret"] = json!("missing");
-    gateway.driven.submit(document);
-    let refused = gateway.driven.wait_for("snapshot_refused", |event| match event {
-        Event::SnapshotRefused(refused) => Some(refused.clone()),
-        _ => None,
-    });
+    let refused = gateway.driven.refused(document);
     assert_eq!((refused.generation, refused.path.as_str()), (2, "listeners[0].key_secret"));
     client.echo(&tunnel, b"still here");
     client.echo_works(&gateway);
@@ -306,7 +278,7 @@ fn a_drain_takes_no_new_tunnel_and_ends_when_the_last_has_ended() {
     let number = client.ask("127.0.0.1", echo.address.port());
     client.refused(number);
     client.driven.submit(json!({"command": "finish_tunnel", "tunnel": tunnel.token()}));
-    gateway.driven.wait_for("drained", |event| matches!(event, Event::Drained(_)).then_some(()));
+    gateway.driven.wait_until("drained", |event| matches!(event, Event::Drained(_)));
 }
 
 #[test]
@@ -315,7 +287,7 @@ fn a_drain_closes_what_is_left_at_its_deadline() {
     let mut client = gateway.client(1);
     let tunnel = client.open(Echo::start().address);
     gateway.driven.submit(json!({"command": "drain", "deadline_seconds": 0}));
-    gateway.driven.wait_for("drained", |event| matches!(event, Event::Drained(_)).then_some(()));
+    gateway.driven.wait_until("drained", |event| matches!(event, Event::Drained(_)));
     client.closed(tunnel.token());
 }
 
@@ -361,7 +333,7 @@ fn a_pinned_key_is_trusted_without_any_authority() {
         "command": "open_gateway", "gateway": 1, "pin_sha256": gateway.identity.pin,
         "origin_or_template": format!("https://{}", gateway.address), "server_name": "anything.test",
     }));
-    client.wait_for("gateway_connected", |event| matches!(event, Event::GatewayConnected(_)).then_some(()));
+    client.wait_until("gateway_connected", |event| matches!(event, Event::GatewayConnected(_)));
 }
 
 #[test]
@@ -374,7 +346,7 @@ fn a_gateway_that_is_not_there_fails_in_time() {
     }));
     client.submit(json!({"command": "open_udp", "gateway": 1, "tunnel": 1, "host": "127.0.0.1", "port": 9}));
     let started = Instant::now();
-    client.wait_for("tunnel_refused", |event| matches!(event, Event::TunnelRefused(_)).then_some(()));
+    client.wait_until("tunnel_refused", |event| matches!(event, Event::TunnelRefused(_)));
     let failed = client.wait_for("gateway_failed", |event| match event {
         Event::GatewayFailed(failed) => Some(failed.clone()),
         _ => None,
@@ -517,7 +489,7 @@ fn reserved_room_comes_back() {
     let refused = client.ask("9.9.9.9", 53);
     client.refused(refused);
     client.driven.submit(json!({"command": "ping", "gateway": 1, "ping": 1}));
-    client.driven.wait_for("pong", |event| matches!(event, Event::Pong(_)).then_some(()));
+    client.driven.wait_until("pong", |event| matches!(event, Event::Pong(_)));
     client.driven.submit(json!({"command": "finish_tunnel", "tunnel": tunnel.token()}));
     client.closed(tunnel.token());
     for (number, bind) in [(1, "127.0.0.1:0"), (2, "192.0.2.1:1")] {
@@ -525,20 +497,19 @@ fn reserved_room_comes_back() {
             "command": "forward", "forward": number, "gateway": 1, "bind": bind, "host": "127.0.0.1", "port": 9,
         }));
     }
-    client.driven.wait_for("forward_failed", |event| matches!(event, Event::ForwardFailed(_)).then_some(()));
-    client.driven.wait_for("forwarding", |event| matches!(event, Event::Forwarding(_)).then_some(()));
+    client.driven.wait_until("forward_failed", |event| matches!(event, Event::ForwardFailed(_)));
+    client.driven.wait_until("forwarding", |event| matches!(event, Event::Forwarding(_)));
     client.driven.submit(json!({"command": "close_forward", "forward": 1}));
-    client.driven.wait_for("forward_closed", |event| matches!(event, Event::ForwardClosed(_)).then_some(()));
+    client.driven.wait_until("forward_closed", |event| matches!(event, Event::ForwardClosed(_)));
     client.driven.submit(json!({"command": "close_gateway", "gateway": 1}));
-    client.driven.wait_for("gateway_closed", |event| matches!(event, Event::GatewayClosed(_)).then_some(()));
+    client.driven.wait_until("gateway_closed", |event| matches!(event, Event::GatewayClosed(_)));
     client.driven.submit(json!({"command": "open_gateway", "gateway": 2, "origin_or_template": "https://127.0.0.1:9",
         "timeout_seconds": 1, "pin_sha256": Identity::new().pin}));
-    client.driven.wait_for("gateway_failed", |event| matches!(event, Event::GatewayFailed(_)).then_some(()));
-    closed_record(&mut gateway);
+    client.driven.wait_until("gateway_failed", |event| matches!(event, Event::GatewayFailed(_)));
+    gateway.closed_record();
     let mut broken = gateway.snapshot(2);
     broken["proxy_name"] = json!("");
-    gateway.driven.submit(broken);
-    gateway.driven.wait_for("snapshot_refused", |event| matches!(event, Event::SnapshotRefused(_)).then_some(()));
+    gateway.driven.refused(broken);
     gateway.driven.apply(gateway.snapshot(3));
     for driven in [&mut client.driven, &mut gateway.driven] {
         driven.wait_quietly(Duration::from_millis(1));

@@ -1,32 +1,11 @@
 //! Starting, configuring, reloading and closing an engine, on real sockets.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    clippy::type_complexity,
-    reason = "tests look for the one event that they are about"
-)]
 
-mod support;
-
-use moretta_engine::document::{Event, SnapshotRefused};
+use crate::support::{self, Driven, Echo, Gateway, Identity, snapshot};
+use moretta_engine::document::Event;
 use moretta_engine::{Engine, EngineError};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
-use support::{Driven, Echo, Gateway, Identity, snapshot};
-
-fn refused(driven: &mut Driven, document: Value) -> SnapshotRefused {
-    driven.submit(document);
-    driven
-        .wait_for("snapshot_refused", |event| match event {
-            Event::SnapshotRefused(refused) => Some(Ok(refused.clone())),
-            Event::SnapshotApplied(applied) => Some(Err(applied.clone())),
-            _ => None,
-        })
-        .unwrap()
-}
 
 fn prepared() -> (Driven, Identity) {
     let driven = Driven::start(1);
@@ -56,7 +35,7 @@ fn closing_joins_within_a_second_and_a_second_close_does_nothing() {
     driven.engine.close();
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     driven.engine.close();
-    driven.wait_for("closed", |event| matches!(event, Event::Closed(_)).then_some(()));
+    driven.wait_until("closed", |event| matches!(event, Event::Closed(_)));
     assert!(!driven.has_told(|event| matches!(event, Event::Closed(_))), "told once");
     assert_eq!(driven.try_submit(json!({"generation": 1})), Err(EngineError::Closed));
     assert_eq!(driven.engine.put_secret("a", b"b"), Err(EngineError::Closed));
@@ -79,7 +58,7 @@ fn a_port_in_use_is_told_in_one_sentence_with_its_path() {
     let address = taken.local_addr().unwrap();
     let mut document = snapshot(&identity, 4);
     document["listeners"][0]["addresses"] = json!(["127.0.0.1:0", address]);
-    let refused = refused(&mut driven, document);
+    let refused = driven.refused(document);
     assert_eq!((refused.generation, refused.code.as_str()), (4, "port_in_use"));
     assert_eq!(refused.path, "listeners[0].addresses[1]");
     assert!(refused.error.contains(&address.to_string()) && refused.error.contains("in use"), "{}", refused.error);
@@ -92,7 +71,7 @@ fn two_engines_never_share_a_port() {
     let (mut driven, identity) = prepared();
     let mut document = snapshot(&identity, 1);
     document["listeners"][0]["addresses"] = json!([gateway.address]);
-    assert_eq!(refused(&mut driven, document).code, "port_in_use");
+    assert_eq!(driven.refused(document).code, "port_in_use");
 }
 
 #[test]
@@ -119,7 +98,7 @@ fn each_fault_of_a_snapshot_names_its_path_and_nothing_starts() {
     for (id, change, path) in rows {
         let mut document = snapshot(&identity, 2);
         change(&mut document);
-        let refused = refused(&mut driven, document);
+        let refused = driven.refused(document);
         assert_eq!(refused.path, path, "{id}: {}", refused.error);
         assert_eq!(refused.code, "invalid_document", "{id}");
     }
@@ -225,6 +204,6 @@ fn a_drain_with_nothing_to_wait_for_is_told_at_once() {
     let mut gateway = Gateway::start(2);
     for _ in 0..2 {
         gateway.driven.submit(json!({"command": "drain", "deadline_seconds": 30}));
-        gateway.driven.wait_for("drained", |event| matches!(event, Event::Drained(_)).then_some(()));
+        gateway.driven.wait_until("drained", |event| matches!(event, Event::Drained(_)));
     }
 }
