@@ -11,6 +11,7 @@ import pytest
 
 from rig import wire
 from rig.fixtures import Gateway, OpenGateway, Target, udp_target
+from rig.namespace import loopback_only
 from rig.peer import RawPeer, Response, connect_udp_fields
 
 pytestmark = pytest.mark.asyncio
@@ -256,10 +257,55 @@ async def test_a_payload_over_the_paths_mtu_is_dropped_without_an_error(
     gateway: Gateway, peer: RawPeer, echo_target: Target
 ) -> None:
     stream_id = await gateway.open(peer, echo_target.address)
-    peer.send_data(stream_id, wire.datagram_capsule(bytes(65000)))
+    peer.send_data(stream_id, wire.datagram_capsule(bytes(65508)))
     peer.send_http_datagram(stream_id, b"after")
     assert b"after" in await peer.http_datagram(stream_id)
     assert not peer.stream(stream_id).ended
+
+
+async def send_in_pieces(peer: RawPeer, stream_id: int, payload: bytes, piece_bytes: int = 1000) -> None:
+    """One capsule over many DATA frames."""
+    capsule = wire.datagram_capsule(payload)
+    for start in range(0, len(capsule), piece_bytes):
+        peer.send_data(stream_id, capsule[start : start + piece_bytes])
+    await peer.settled()
+
+
+@pytest.mark.row("UDP-46", "UDP-47")
+async def test_a_capsule_in_pieces_may_be_as_large_as_the_path_to_the_target_carries(
+    gateway: Gateway, peer: RawPeer, target: Target
+) -> None:
+    """Loopback carries what an IPv4 packet can hold."""
+    stream_id = await gateway.open(peer, target.address)
+    for size in (60_000, 65_508, 65_507):
+        await send_in_pieces(peer, stream_id, os.urandom(size), 10_000)
+    assert len(await target.take()) == 60_000
+    assert len(await target.take()) == 65_507
+    assert gateway.counter("core.flow_errors_too_large") == 0, "what does not fit was skipped, not tried"
+
+
+@pytest.mark.row("UDP-47")
+async def test_a_capsule_in_pieces_follows_the_path_as_it_widens_and_narrows(open_gateway: OpenGateway) -> None:
+    with loopback_only() as set_mtu:
+        set_mtu(1400)
+        async with udp_target() as target, open_gateway() as gateway, gateway.client() as peer:
+            stream_id = await gateway.open(peer, target.address)
+            for size in (1300, 1373, 1390, 1372):
+                await send_in_pieces(peer, stream_id, bytes(size))
+            assert [len(await target.take()) for _ in range(2)] == [1300, 1372]
+            set_mtu(1500)
+            # The first one is still skipped: it makes the gateway look.
+            for size in (1390, 1391):
+                await send_in_pieces(peer, stream_id, bytes(size))
+            assert len(await target.take()) == 1391
+            assert gateway.counter("core.flow_errors_too_large") == 0
+            set_mtu(1400)
+            # The kernel refuses the first one; the second is not assembled any more.
+            for size in (1390, 1391, 1372):
+                await send_in_pieces(peer, stream_id, bytes(size))
+            assert len(await target.take()) == 1372
+            assert gateway.counter("core.flow_errors_too_large") == 1
+            assert not peer.stream(stream_id).ended
 
 
 @pytest.mark.row("UDP-53")

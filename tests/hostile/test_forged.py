@@ -10,6 +10,7 @@ import struct
 
 import pytest
 
+from rig import wire
 from rig.fixtures import Authority, udp_target
 from rig.namespace import Everywhere
 from rig.packets import first_flight
@@ -76,6 +77,11 @@ async def test_forged_icmp_errors_stop_neither_tunnels_nor_the_listener(
             payload = b"after" + bytes(1100)
             peer.send_http_datagram(stream_id, payload)
             await echoed(peer, stream_id, payload)
+            # What the kernel now believes of the path to the target, the tunnel does not.
+            capsule = wire.datagram_capsule(b"in pieces" + bytes(1100))
+            peer.send_data(stream_id, capsule[:600])
+            peer.send_data(stream_id, capsule[600:])
+            await echoed(peer, stream_id, b"in pieces" + bytes(1100))
         async with udp_target(echo=True) as target, victim.client() as peer:
             stream_id = await victim.open(peer, target.address)
             peer.send_http_datagram(stream_id, b"a new client")

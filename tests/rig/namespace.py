@@ -17,7 +17,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,6 +106,23 @@ def _enter() -> int:
     return home
 
 
+def _run(command: str) -> None:
+    done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"this kernel cannot `{command}`: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def loopback_only() -> Iterator[Callable[[int], None]]:
+    """A network with nothing but loopback; what is returned sets its MTU."""
+    home = _enter()
+    try:
+        _run("ip link set lo up")
+        yield lambda mtu: _run(f"ip link set lo mtu {mtu}")
+    finally:
+        _leave(home)
+
+
 def _wait_for_routes(seconds: float = 10.0) -> None:
     """The kernel brings a link up behind the back of whoever asked for it: until then IPv6 multicast has no source."""
     until = time.monotonic() + seconds
@@ -134,9 +151,7 @@ def everywhere() -> Iterator[Everywhere]:
         # Without this, addresses of loopback would be refused from other interfaces before anybody hears them.
         Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("0")
         for command in COMMANDS.strip().splitlines():
-            done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                pytest.skip(f"this kernel cannot `{command}`: {done.stderr.strip()}")
+            _run(command)
         _wait_for_routes()
         with contextlib.ExitStack() as stack:
             listener4 = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))

@@ -16,7 +16,7 @@ use moretta_wire::head::RequestHead;
 use crate::connection::{Connection, End};
 use crate::core::{Core, flow_id, flow_key};
 use crate::ids::{FlowId, QueryId, TunnelId};
-use crate::input::FlowKind;
+use crate::input::{FlowKind, FlowPath};
 use crate::output::{Action, Outputs};
 use crate::store::Key;
 use crate::timer::Owner;
@@ -34,6 +34,8 @@ pub(crate) struct Applicant {
     pub(crate) query: Option<QueryId>,
     /// The flow being opened for the address that is tried.
     pub(crate) opening: Option<Key>,
+    /// What the flow takes that was opened.
+    pub(crate) path: FlowPath,
     pub(crate) listener: Arc<str>,
     pub(crate) client: SocketAddr,
     pub(crate) request: TunnelRequest,
@@ -85,6 +87,7 @@ impl Core {
             grant: None,
             query: None,
             opening: None,
+            path: FlowPath::ETHERNET,
             listener: Arc::clone(&listener.name),
             client: connection.quic.remote_address(),
             request,
@@ -180,7 +183,7 @@ impl Core {
     }
 
     /// The driver opened a flow, or could not.
-    pub(crate) fn handle_flow_opened(&mut self, flow: FlowId, result: Result<(), OpenError>) {
+    pub(crate) fn handle_flow_opened(&mut self, flow: FlowId, result: Result<FlowPath, OpenError>) {
         let flow = flow_key(flow);
         let Some(&Flow { tunnel: key, .. }) = self.flows.get(flow) else {
             self.counters.stale_flow_inputs += 1;
@@ -192,9 +195,9 @@ impl Core {
         }
         applicant.opening = None;
         if let Some(admission) = &mut applicant.admission {
-            let is_open = result.is_ok();
-            admission.on_opened(result);
-            if is_open {
+            admission.on_opened(result.map(drop));
+            if let Ok(path) = result {
+                applicant.path = path;
                 if let Some(tunnel) = self.tunnels.get_mut(key) {
                     tunnel.flow = Some(flow);
                 }
@@ -203,6 +206,20 @@ impl Core {
                 self.flows.remove(flow);
             }
             self.mark_tunnel(key);
+        }
+    }
+
+    /// The way to a target carries more or less than before.
+    pub(crate) fn handle_flow_path(&mut self, flow: FlowId, path: FlowPath) {
+        let Some(&Flow { tunnel: key, .. }) = self.flows.get(flow_key(flow)) else {
+            self.counters.stale_flow_inputs += 1;
+            return;
+        };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        match (&mut tunnel.machine, &mut tunnel.side) {
+            (Some(machine), _) => machine.set_target_payload_bytes(path.max_payload_bytes),
+            (None, Side::Server(applicant)) => applicant.path = path,
+            (None, Side::Client(_)) => {}
         }
     }
 
@@ -226,8 +243,10 @@ impl Core {
         }
         connection.http.enable_datagrams(stream);
         connection.http_dirty = true;
+        let Side::Server(applicant) = &tunnel.side else { return };
         let options = Options {
             datagrams: connection.datagrams,
+            target_payload_bytes: applicant.path.max_payload_bytes,
             ..Options::new(TunnelRole::Proxy, snapshot.profile, &snapshot.limits)
         };
         let machine = UdpTunnel::new(options, now);

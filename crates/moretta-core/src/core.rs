@@ -176,6 +176,7 @@ impl Core {
             Input::Flow { flow, data, segment_size } => self.handle_flow(now, flow, data, segment_size),
             Input::FlowError { flow, error } => self.handle_flow_error(flow, error),
             Input::FlowOpened { flow, result } => self.handle_flow_opened(flow, result),
+            Input::FlowPath { flow, path } => self.handle_flow_path(flow, path),
             Input::Resolved { query, result } => self.handle_resolved(query, result),
             Input::LinkError { link, detail } => self.handle_link_error(link, detail),
             Input::Snapshot(snapshot) => self.handle_snapshot(snapshot),

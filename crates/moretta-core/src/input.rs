@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use moretta_proto::admission::{OpenError, ResolveError};
+use moretta_proto::tunnel::udp::Options;
+use moretta_wire::datagram::MAX_UDP_PAYLOAD_BYTES;
 use moretta_wire::template::UriTemplate;
 
 use crate::config::CoreSnapshot;
@@ -58,8 +60,16 @@ pub enum Input<'a> {
     FlowOpened {
         /// Which flow.
         flow: FlowId,
-        /// Whether a connected socket is there now.
-        result: Result<(), OpenError>,
+        /// Whether it is open now, and what it takes.
+        result: Result<FlowPath, OpenError>,
+    },
+    /// The way to the target of an open flow carries more or less than before: when a datagram was too large for it, and
+    /// as the answer to [`Action::ReadFlowPath`](crate::Action::ReadFlowPath).
+    FlowPath {
+        /// Which flow.
+        flow: FlowId,
+        /// What it takes now.
+        path: FlowPath,
     },
     /// The answer to [`Action::Resolve`](crate::Action::Resolve), addresses in the order in which to try them.
     Resolved {
@@ -80,6 +90,20 @@ pub enum Input<'a> {
     Snapshot(Arc<CoreSnapshot>),
     /// An order.
     Command(Command),
+}
+
+/// What the way from a flow to its target carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowPath {
+    /// The largest UDP payload that leaves in one piece, in bytes.
+    pub max_payload_bytes: usize,
+}
+
+impl FlowPath {
+    /// A flow that takes every UDP payload: an application in this process.
+    pub const ANY: Self = Self { max_payload_bytes: MAX_UDP_PAYLOAD_BYTES };
+    /// An Ethernet: for flows whose socket does not say.
+    pub const ETHERNET: Self = Self { max_payload_bytes: Options::DEFAULT_TARGET_PAYLOAD_BYTES };
 }
 
 /// What a socket of a flow reported after it was open. None of these ends a tunnel by itself: what follows is the

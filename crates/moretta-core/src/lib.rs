@@ -50,7 +50,7 @@ pub use config::{ConnectionCount, CoreConfig, CoreSnapshot, Shared, TransportOpt
 pub use core::Core;
 pub use counters::Counters;
 pub use ids::{FlowId, GatewayId, LinkId, QueryId, SlotId, TunnelId, TunnelToken};
-pub use input::{Command, FlowError, FlowKind, Input, OpenGateway, OpenUdp, Train};
+pub use input::{Command, FlowError, FlowKind, FlowPath, Input, OpenGateway, OpenUdp, Train};
 pub use levels::Levels;
 pub use moretta_proto::Now;
 pub use output::{

@@ -61,6 +61,12 @@ pub enum Action {
         /// Which.
         flow: FlowId,
     },
+    /// A capsule was skipped because it holds more than this flow's path carried when last asked: read what it carries
+    /// now, answer with [`Input::FlowPath`](crate::Input::FlowPath).
+    ReadFlowPath {
+        /// Which.
+        flow: FlowId,
+    },
     /// The largest UDP payload that fits one HTTP Datagram of this client tunnel has changed.
     FlowLimit {
         /// Which.

@@ -16,7 +16,7 @@ use crate::core::{CORE_QUEUE_BYTES, Core, flow_id, flow_key};
 use crate::http::Reading;
 use crate::ids::{FlowId, TunnelId};
 use crate::input::FlowError;
-use crate::output::Outputs;
+use crate::output::{Action, Outputs};
 use crate::queue::{PushedOut, TunnelQueue};
 use crate::request::Request;
 use crate::store::Key;
@@ -264,10 +264,17 @@ impl Core {
             return;
         };
         let mut found = std::mem::take(&mut self.found_payloads);
+        let skipped = machine.counters().drops.get(DropReason::CapsuleTooLarge);
         let read = machine.from_peer_stream(bytes, &connection.capsule_budget, &mut |payload| found.push(payload));
         // Skipped capsules carry nothing: they keep no tunnel alive.
         if !found.is_empty() {
             machine.on_activity(now);
+        }
+        // What ICMP said about a path expires, and nobody tells when.
+        if machine.counters().drops.get(DropReason::CapsuleTooLarge) > skipped
+            && let Some(flow) = tunnel.flow
+        {
+            out.actions.push(Action::ReadFlowPath { flow: flow_id(flow) });
         }
         for payload in found.drain(..) {
             self.counters.datagrams_from_peer += 1;

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moretta_core::{
-    Command, ConnectionCount, Event, FlowError, GatewayFailure, Input, Record, Shared, SharedTokenLog, TokenKeys,
-    TransportOptions, TunnelToken,
+    Command, ConnectionCount, Event, FlowError, FlowPath, GatewayFailure, Input, Record, Shared, SharedTokenLog,
+    TokenKeys, TransportOptions, TunnelToken,
 };
 use moretta_proto::error::{EndReason, Reason};
 use moretta_proto::ledger::{Ledger, LedgerFull, LocalLedger};
@@ -187,7 +187,7 @@ fn a_request_that_waits_is_judged_by_the_newer_policy_too() {
     world.run(A_WHILE);
     let flow = world.server_flow(0, 9001);
     world.input(0, Input::Snapshot(snapshot_with(|snapshot| snapshot.policy = Policy::deny_all())));
-    world.input(0, Input::FlowOpened { flow, result: Ok(()) });
+    world.input(0, Input::FlowOpened { flow, result: Ok(FlowPath::ETHERNET) });
     world.run(A_WHILE);
     assert!(matches!(world.nodes[1].events.last(), Some(Event::TunnelRefused { status: Some(403), .. })));
     assert_eq!(world.nodes[0].closed_flows, [flow]);

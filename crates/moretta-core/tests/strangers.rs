@@ -13,7 +13,7 @@ mod support;
 
 use std::time::Duration;
 
-use moretta_core::{Command, Input, Record, TransportOptions};
+use moretta_core::{Command, FlowPath, Input, Record, TransportOptions};
 use moretta_proto::error::{EndReason, Reason};
 use moretta_proto::profile::Profile;
 use quinn_proto::{ConnectionError, Dir};
@@ -69,7 +69,7 @@ fn datagrams_before_their_request_and_before_2xx_are_delivered() {
     go(&mut world);
     assert!(delivered(&world).is_empty(), "nothing leaves before 2xx");
     let flow = world.server_flow(0, 9001);
-    world.input(0, moretta_core::Input::FlowOpened { flow, result: Ok(()) });
+    world.input(0, moretta_core::Input::FlowOpened { flow, result: Ok(FlowPath::ETHERNET) });
     go(&mut world);
     assert_eq!(
         delivered(&world),
@@ -401,7 +401,7 @@ fn an_undecided_request_is_not_read_further() {
     let more = world.raw[0].quic.send_stream(id).write(&vec![0; 100_000]).unwrap_or(0);
     assert!(more < 16 * 1024, "{more}");
     let flow = world.server_flow(0, 9001);
-    world.input(0, moretta_core::Input::FlowOpened { flow, result: Ok(()) });
+    world.input(0, moretta_core::Input::FlowOpened { flow, result: Ok(FlowPath::ETHERNET) });
     go(&mut world);
     assert_eq!(delivered(&world).len(), written);
 }
@@ -453,7 +453,7 @@ fn a_request_that_cannot_be_answered_any_more_is_cancelled() {
     world.raw_turns();
     // Taken together with the packet that is under way.
     let now = world.now;
-    world.nodes[0].core.handle(now, Input::FlowOpened { flow, result: Ok(()) });
+    world.nodes[0].core.handle(now, Input::FlowOpened { flow, result: Ok(FlowPath::ETHERNET) });
     world.run(A_WHILE);
     let counters = *world.nodes[0].core.counters();
     assert_eq!((counters.tunnels_opened, counters.tunnels_closed, counters.tunnels_cancelled), (0, 0, 1));

@@ -13,7 +13,7 @@ mod support;
 
 use std::time::Duration;
 
-use moretta_core::{Command, Event, Record, TransportOptions, TunnelToken};
+use moretta_core::{Command, Event, FlowPath, Record, TransportOptions, TunnelToken};
 use moretta_proto::admission::{OpenError, ResolveError};
 use moretta_proto::error::{EndReason, Reason};
 use support::{TARGET, World, snapshot};
@@ -136,7 +136,7 @@ fn success_is_answered_only_once_the_flow_is_open() {
     world.run(Duration::from_secs(3));
     assert!(!world.nodes[1].events.iter().any(|event| matches!(event, Event::TunnelOpened { .. })));
     let flow = world.server_flow(0, 9001);
-    world.input(0, moretta_core::Input::FlowOpened { flow, result: Ok(()) });
+    world.input(0, moretta_core::Input::FlowOpened { flow, result: Ok(FlowPath::ETHERNET) });
     world.run(A_WHILE);
     world.client_flow(1, 1);
 }
@@ -152,7 +152,7 @@ fn the_next_address_is_tried_when_one_cannot_be_opened() {
     world.run(A_WHILE);
     let first = world.server_flow(0, 9001);
     world.nodes[0].flows.remove(&first);
-    world.nodes[0].open_answer = Some(Ok(()));
+    world.nodes[0].open_answer = Some(Ok(FlowPath::ETHERNET));
     world.input(0, moretta_core::Input::FlowOpened { flow: first, result: Err(OpenError::NoRoute) });
     world.run(A_WHILE);
     world.client_flow(1, 1);

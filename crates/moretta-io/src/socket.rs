@@ -18,6 +18,12 @@ use crate::{
 /// linux/in.h; not in every version of the libc crate.
 const IP_LOCAL_PORT_RANGE: c_int = 51;
 
+const IPV4_HEADER_BYTES: usize = 20;
+const IPV6_HEADER_BYTES: usize = 40;
+const UDP_HEADER_BYTES: usize = 8;
+/// What the length field of an IP header can say.
+const MAX_IP_LENGTH: usize = 65_535;
+
 /// Kernel features to treat as refused, so that tests can walk the paths that old kernels, odd interfaces and seccomp
 /// filters force. All false in production.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -303,6 +309,22 @@ impl UdpSocket {
     /// The target it is connected to.
     pub fn remote_address(&self) -> Option<SocketAddr> {
         self.remote
+    }
+
+    /// The largest payload that leaves towards the target in one piece: what the interface takes, or less where ICMP
+    /// said so lately (the kernel believes it for ten minutes). `None` if the socket is not connected, or the kernel
+    /// does not say. One system call.
+    pub fn path_payload_bytes(&self) -> Option<usize> {
+        self.remote?;
+        let (level, name, headers) = if self.is_ipv6() {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU, IPV6_HEADER_BYTES)
+        } else {
+            (libc::IPPROTO_IP, libc::IP_MTU, IPV4_HEADER_BYTES)
+        };
+        let mtu = usize::try_from(sys::option(self.as_fd(), level, name).ok()?).ok()?;
+        // The length field of IPv4 counts its own header, that of IPv6 does not.
+        let most = if self.is_ipv6() { MAX_IP_LENGTH + headers } else { MAX_IP_LENGTH };
+        Some(mtu.min(most).saturating_sub(headers + UDP_HEADER_BYTES))
     }
 
     /// The receive buffer the kernel granted, in the unit of [`SocketOptions::receive_buffer_bytes`].

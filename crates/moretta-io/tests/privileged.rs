@@ -137,6 +137,27 @@ fn nothing_is_fragmented_at_an_mtu_of_1500() {
     });
 }
 
+/// What is said to fit is exactly what the kernel takes, at any MTU: also at loopback's own, above what UDP can carry.
+#[test]
+fn the_largest_payload_of_a_path_is_what_fits_it() {
+    for mtu in [1280, 1400, 1500, 9000, 65_536] {
+        in_own_network(mtu, || {
+            for address in ["127.0.0.1:0", "[::1]:0"].map(|address| address.parse::<SocketAddr>().unwrap()) {
+                if address.is_ipv6() && !common::ipv6_available() {
+                    continue;
+                }
+                let mut link = Link::open(address);
+                let fits = link.flow.path_payload_bytes().unwrap();
+                let outcome = link.flow.send_batch(&mut SendBatch::new(), &payloads(&[fits, fits + 1]));
+                assert_eq!((outcome.sent, outcome.dropped), (1, 1), "{address} at {mtu}: {fits}");
+                assert_eq!(outcome.error, Some(ErrorKind::MessageTooLong));
+                assert_eq!(link.target_receives(1), payloads(&[fits]));
+                assert_eq!(link.target.path_payload_bytes(), None, "it is connected to nobody");
+            }
+        });
+    }
+}
+
 #[test]
 fn an_unreachable_network_is_told_apart() {
     in_own_network(1500, || {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use moretta_core::{
-    Action, Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Counters, Event, FlowId, FlowKind, GatewayId,
-    Input, LinkId, Now, OpenGateway, OpenUdp, Outputs, Shared, SharedTokenLog, SlotId, TokenKeys, Train,
+    Action, Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Counters, Event, FlowId, FlowKind, FlowPath,
+    GatewayId, Input, LinkId, Now, OpenGateway, OpenUdp, Outputs, Shared, SharedTokenLog, SlotId, TokenKeys, Train,
     TransportOptions, TunnelToken, Wake,
 };
 use moretta_io::{Interest, OutgoingTrain, Poller, ReceiveBatch, SocketOptions, Trigger, UdpSocket};
@@ -185,7 +185,7 @@ impl Client {
         match action {
             Action::Event(_) if self.is_closing => {}
             Action::OpenFlow { flow, .. } => {
-                self.core.handle(now(), Input::FlowOpened { flow, result: Ok(()) });
+                self.core.handle(now(), Input::FlowOpened { flow, result: Ok(FlowPath::ANY) });
                 return Ok(true);
             }
             Action::Event(Event::TunnelOpened { flow, datagrams, .. }) => {
@@ -210,6 +210,7 @@ impl Client {
             Action::Event(Event::GatewayConnected { .. } | Event::Drained)
             | Action::CloseFlow { .. }
             | Action::ResumeFlow { .. }
+            | Action::ReadFlowPath { .. }
             | Action::FlowLimit { .. }
             | Action::Resolve { .. }
             | Action::CancelResolve(_)

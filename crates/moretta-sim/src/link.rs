@@ -130,6 +130,11 @@ impl Link {
         Self { model, random, busy_until: Duration::ZERO, counters: LinkCounters::default() }
     }
 
+    /// The largest payload it takes now.
+    pub fn mtu(&self) -> usize {
+        self.model.mtu
+    }
+
     /// Changes the behaviour for packets from now on.
     pub fn set_model(&mut self, model: LinkModel) {
         self.model = model;

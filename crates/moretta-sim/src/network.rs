@@ -114,6 +114,11 @@ impl Network {
         self.link(from, to).set_model(model);
     }
 
+    /// The largest payload that a link takes.
+    pub fn mtu(&self, from: HostId, to: HostId) -> usize {
+        self.links.get(&(from, to)).map_or(self.default_model.mtu, Link::mtu)
+    }
+
     /// What one direction did so far.
     pub fn link_counters(&mut self, from: HostId, to: HostId) -> LinkCounters {
         self.link(from, to).counters()

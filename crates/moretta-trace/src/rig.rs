@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use moretta_core::{
-    Action, Command, ConnectionCount, Core, CoreConfig, Event, FlowId, FlowKind, GatewayId, Input, LinkId, Now,
-    OpenGateway, OpenUdp, Outputs, Shared, SharedTokenLog, SlotId, TokenKeys, Train, TransportOptions, TunnelToken,
-    Wake,
+    Action, Command, ConnectionCount, Core, CoreConfig, Event, FlowId, FlowKind, FlowPath, GatewayId, Input, LinkId,
+    Now, OpenGateway, OpenUdp, Outputs, Shared, SharedTokenLog, SlotId, TokenKeys, Train, TransportOptions,
+    TunnelToken, Wake,
 };
 use moretta_proto::ledger::LocalLedger;
 use moretta_sim::{GatewaySpec, Identity, LISTENER_NAME, Random, SERVER_NAME, START};
@@ -334,12 +334,13 @@ impl Rig {
             Action::OpenFlow { flow, kind: FlowKind::Connected { target } } => {
                 self.gateway_flows.insert(target.port(), flow);
                 let (core, now) = (&mut self.gateway.core, self.now);
-                meter.run(|| core.handle(now, Input::FlowOpened { flow, result: Ok(()) }));
+                meter.run(|| core.handle(now, Input::FlowOpened { flow, result: Ok(FlowPath::ETHERNET) }));
                 self.gateway.fed = true;
             }
             Action::CloseFlow { flow } => self.gateway_flows.retain(|_, open| *open != flow),
             Action::Record(_) | Action::ResumeFlow { .. } => {}
             Action::OpenFlow { .. }
+            | Action::ReadFlowPath { .. }
             | Action::FlowLimit { .. }
             | Action::Resolve { .. }
             | Action::CancelResolve(_)

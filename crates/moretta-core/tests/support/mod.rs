@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use moretta_core::{
-    Action, Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Event, FlowId, FlowKind, GatewayId, Input,
-    LinkId, Now, OpenGateway, OpenUdp, Outputs, Record, Shared, SharedTokenLog, SlotId, TokenKeys, Train,
+    Action, Command, ConnectionCount, Core, CoreConfig, CoreSnapshot, Event, FlowId, FlowKind, FlowPath, GatewayId,
+    Input, LinkId, Now, OpenGateway, OpenUdp, Outputs, Record, Shared, SharedTokenLog, SlotId, TokenKeys, Train,
     TransportOptions, TunnelToken, Wake,
 };
 use moretta_proto::admission::{OpenError, ResolveError};
@@ -145,11 +145,13 @@ pub struct Node {
     pub records: Vec<Record>,
     pub forwarded: Vec<(SlotId, Train)>,
     pub resumed: Vec<FlowId>,
+    /// Flows whose path the core wanted to know again.
+    pub asked_paths: Vec<FlowId>,
     pub closed_flows: Vec<FlowId>,
     /// Trains of the last turn as (datagrams of the train, bytes).
     pub echo: bool,
     /// What `OpenFlow` is answered with; `None`: not at all.
-    pub open_answer: Option<Result<(), OpenError>>,
+    pub open_answer: Option<Result<FlowPath, OpenError>>,
     pub names: BTreeMap<String, Result<Vec<IpAddr>, ResolveError>>,
     pub answer_names: bool,
     pub asked: Vec<moretta_core::QueryId>,
@@ -272,7 +274,8 @@ impl World {
             resumed: Vec::new(),
             closed_flows: Vec::new(),
             echo: false,
-            open_answer: Some(Ok(())),
+            asked_paths: Vec::new(),
+            open_answer: Some(Ok(FlowPath::ETHERNET)),
             names: BTreeMap::new(),
             answer_names: true,
             asked: Vec::new(),
@@ -463,6 +466,7 @@ impl World {
                 node.closed_flows.push(flow);
             }
             Action::ResumeFlow { flow } => node.resumed.push(flow),
+            Action::ReadFlowPath { flow } => node.asked_paths.push(flow),
             Action::FlowLimit { flow, max_datagram_bytes } => node.limits.push((flow, max_datagram_bytes)),
             Action::Resolve { query, name, .. } => {
                 node.asked.push(query);

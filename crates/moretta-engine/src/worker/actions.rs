@@ -1,10 +1,10 @@
 //! What a turn wants done: packets and datagrams to send, flows to open and close, questions to ask.
 
 use super::flows::FlowEnd;
-use super::receive::flow_error;
+use super::receive::{flow_failed, flow_path};
 use super::{Local, LocalEnd, Worker, flow_key};
 use crate::helper::HelperMessage;
-use moretta_core::{Action, FlowId, FlowKind, Input, Now, QueryId, Record, SlotId, Train};
+use moretta_core::{Action, FlowId, FlowKind, FlowPath, Input, Now, QueryId, Record, SlotId, Train};
 use moretta_io::{ErrorKind, Interest, OutgoingTrain, SocketOptions, Trigger, UdpSocket};
 use moretta_proto::admission::{OpenError, ResolveError};
 use std::net::{IpAddr, SocketAddr};
@@ -57,7 +57,7 @@ impl Worker {
                 FlowEnd::Socket(socket) => {
                     let outcome = socket.send_batch(&mut shell.send, payloads);
                     if let Some(kind) = outcome.error {
-                        self.core.handle(now, Input::FlowError { flow: id, error: flow_error(kind) });
+                        flow_failed(&mut self.core, id, socket, kind, now);
                         fed = true;
                     }
                 }
@@ -81,6 +81,7 @@ impl Worker {
             }
             Action::CloseFlow { flow } => self.shell.flows.remove(flow),
             Action::ResumeFlow { flow } => self.shell.flows.resume(flow),
+            Action::ReadFlowPath { flow } => return self.read_flow_path(flow, now),
             Action::FlowLimit { flow, max_datagram_bytes } => {
                 if let Some(open) = self.shell.flows.get_mut(flow)
                     && let FlowEnd::Application(queue) = &open.end
@@ -120,7 +121,7 @@ impl Worker {
                     };
                     self.shell.flows.insert(flow, end);
                     self.shell.flows.make_ready(flow);
-                    Ok(())
+                    Ok(FlowPath::ANY)
                 } else {
                     Err(OpenError::Other(0))
                 }
@@ -130,7 +131,7 @@ impl Worker {
     }
 
     /// The address that was checked is the address that is connected, and never one of our own sockets.
-    fn open_socket(&mut self, flow: FlowId, target: SocketAddr) -> Result<(), OpenError> {
+    fn open_socket(&mut self, flow: FlowId, target: SocketAddr) -> Result<FlowPath, OpenError> {
         if self.shell.instance.is_own_socket(target) {
             self.shell.counters.own_socket_targets += 1;
             return Err(OpenError::Own);
@@ -150,8 +151,17 @@ impl Worker {
             .poller
             .register(socket.as_fd(), flow_key(flow), Interest::Readable, Trigger::Edge)
             .map_err(open_error)?;
+        let path = flow_path(&socket);
         self.shell.flows.insert(flow, FlowEnd::Socket(Box::new(socket)));
-        Ok(())
+        Ok(path)
+    }
+
+    /// Tells the core what the path to a target carries now; true if there was something to tell.
+    pub(super) fn read_flow_path(&mut self, flow: FlowId, now: Now) -> bool {
+        let Some(FlowEnd::Socket(socket)) = self.shell.flows.get_mut(flow).map(|flow| &flow.end) else { return false };
+        let path = flow_path(socket);
+        self.core.handle(now, Input::FlowPath { flow, path });
+        true
     }
 
     fn resolve(&mut self, query: QueryId, name: &str, source: IpAddr, now: Now) -> bool {

@@ -5,8 +5,8 @@ use super::{
     FLOW_MESSAGES, KEY_FLOW, KEY_FORWARD, KEY_GENERATION_BITS, KEY_KIND_SHIFT, KEY_LINK, KEY_WAKE, LINK_TRAINS, Worker,
 };
 use crate::frontend::Arrival;
-use moretta_core::{FlowError, FlowId, FlowKind, Input, LinkId, Now, OpenUdp, Train};
-use moretta_io::ErrorKind;
+use moretta_core::{Core, FlowError, FlowId, FlowKind, FlowPath, Input, LinkId, Now, OpenUdp, Train};
+use moretta_io::{ErrorKind, UdpSocket};
 use std::time::Duration;
 
 /// Receive calls on one link in one round: others must get their turn.
@@ -17,6 +17,8 @@ const FLOWS_PER_ROUND: usize = 64;
 const CALLS_PER_FORWARD: usize = 2;
 /// How long a peer of a front end waits for its tunnel.
 const PEER_OPEN_TIME: Duration = Duration::from_secs(10);
+/// What every path of IPv6 carries in UDP (RFC 8200 §5), and so nearly every path there is.
+const LEAST_PAYLOAD_BYTES: usize = 1280 - 40 - 8;
 /// Trains taken from the ring in one round.
 const RING_TRAINS_PER_ROUND: usize = 256;
 
@@ -70,7 +72,7 @@ impl Worker {
         let Some(flow) = self.shell.flows.get_mut(id) else { return };
         let FlowEnd::Socket(socket) = &mut flow.end else { return };
         while let Some(error) = socket.take_error() {
-            self.core.handle(now, Input::FlowError { flow: id, error: flow_error(error.kind) });
+            flow_failed(&mut self.core, id, socket, error.kind, now);
         }
     }
 
@@ -139,7 +141,7 @@ impl Worker {
                 let received = match socket.receive_flow(&mut shell.flow_buffers, limit) {
                     Ok(received) => received,
                     Err(kind) => {
-                        self.core.handle(now, Input::FlowError { flow: id, error: flow_error(kind) });
+                        flow_failed(&mut self.core, id, socket, kind, now);
                         return false;
                     }
                 };
@@ -220,9 +222,25 @@ impl super::Shell {
     }
 }
 
+/// Tells the core what a flow's socket said. Where a datagram was too large the path is not what it was thought to be.
+pub(super) fn flow_failed(core: &mut Core, flow: FlowId, socket: &UdpSocket, kind: ErrorKind, now: Now) {
+    core.handle(now, Input::FlowError { flow, error: flow_error(kind) });
+    if kind == ErrorKind::MessageTooLong {
+        core.handle(now, Input::FlowPath { flow, path: flow_path(socket) });
+    }
+}
+
+/// What fits the path to a target. It bounds a buffer, so too much is harmless (the kernel refuses what does not fit) and
+/// too little is not: whoever guesses two ports can forge the ICMP error that the kernel believes.
+pub(super) fn flow_path(socket: &UdpSocket) -> FlowPath {
+    socket
+        .path_payload_bytes()
+        .map_or(FlowPath::ETHERNET, |bytes| FlowPath { max_payload_bytes: bytes.max(LEAST_PAYLOAD_BYTES) })
+}
+
 /// What the kernel said, in the words of the core (C-19).
 #[allow(clippy::wildcard_enum_match_arm, reason = "what only opening can meet has no word of its own")]
-pub(super) fn flow_error(kind: ErrorKind) -> FlowError {
+fn flow_error(kind: ErrorKind) -> FlowError {
     match kind {
         ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
             FlowError::Unreachable

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use moretta_core::{
-    Action as Do, Command, Core, Counters, Event, FlowError, FlowId, FlowKind, Input, LinkId, Now, Outputs, QueryId,
-    Train,
+    Action as Do, Command, Core, Counters, Event, FlowError, FlowId, FlowKind, FlowPath, Input, LinkId, Now, Outputs,
+    QueryId, Train,
 };
 use moretta_proto::admission::{OpenError, ResolveError};
 use moretta_proto::ledger::{Ledger, LocalLedger};
@@ -256,7 +256,7 @@ impl Run {
         }
     }
 
-    fn open(&mut self, flow: FlowId, result: Result<(), OpenError>) {
+    fn open(&mut self, flow: FlowId, result: Result<FlowPath, OpenError>) {
         self.books.flow_opened(flow, result.is_ok());
         self.core.handle(self.now, Input::FlowOpened { flow, result });
     }
@@ -268,7 +268,7 @@ impl Run {
         }
         let input = match kind % 6 {
             0 => Input::Flow { flow, data: &[1, 2, 3], segment_size: 1 },
-            1 => Input::FlowOpened { flow, result: Ok(()) },
+            1 => Input::FlowOpened { flow, result: Ok(FlowPath::ETHERNET) },
             2 => Input::FlowError { flow, error: FlowError::Closed },
             3 => Input::Resolved { query: QueryId(u64::from(index) + 1_000_000), result: resolved(0) },
             4 => Input::LinkError { link: LinkId(index), detail: "gone".to_owned() },
@@ -354,9 +354,13 @@ impl Run {
             Do::OpenFlow { flow, kind: FlowKind::Connected { target } } => {
                 self.books.open_flow(flow, target);
                 if self.answers_at_once {
-                    self.open(flow, Ok(()));
+                    self.open(flow, Ok(FlowPath::ETHERNET));
                 }
                 self.answers_at_once
+            }
+            Do::ReadFlowPath { flow } => {
+                self.core.handle(self.now, Input::FlowPath { flow, path: FlowPath::ANY });
+                true
             }
             Do::CloseFlow { flow } => {
                 self.books.close_flow(flow);
@@ -435,9 +439,9 @@ fn flow_error(choice: u8) -> FlowError {
     }
 }
 
-fn opened(choice: u8) -> Result<(), OpenError> {
+fn opened(choice: u8) -> Result<FlowPath, OpenError> {
     match choice % 6 {
-        0 => Ok(()),
+        0 => Ok(FlowPath::ETHERNET),
         1 => Err(OpenError::NoRoute),
         2 => Err(OpenError::Exhausted),
         3 => Err(OpenError::Refused),

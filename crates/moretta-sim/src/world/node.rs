@@ -7,7 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use moretta_core::{Action, Core, Event, FlowId, FlowKind, Input, LinkId, Outputs, Record, TunnelToken, Wake};
+use moretta_core::{
+    Action, Core, Event, FlowId, FlowKind, FlowPath, Input, LinkId, Outputs, Record, TunnelToken, Wake,
+};
 use moretta_proto::admission::{OpenError, ResolveError};
 
 use super::{MAX_TURNS_AT_ONCE, Owner, Scheduled, World};
@@ -181,6 +183,7 @@ impl World {
                 }
             }
             Action::ResumeFlow { flow } => self.read_flow(index, flow),
+            Action::ReadFlowPath { flow } => self.read_flow_path(index, flow),
             Action::FlowLimit { flow, max_datagram_bytes } => {
                 let Some(node) = self.nodes.get_mut(index) else { return };
                 let application = node.applications.values_mut().find(|application| application.flow == Some(flow));
@@ -219,25 +222,34 @@ impl World {
         node.events.push(event);
     }
 
+    fn read_flow_path(&mut self, index: usize, flow: FlowId) {
+        let Some(node) = self.nodes.get(index) else { return };
+        let Some(FlowKind::Connected { target }) = node.flows.get(&flow).map(|flow| flow.kind) else { return };
+        let Some(there) = self.network.host_of(target) else { return };
+        let path = FlowPath { max_payload_bytes: self.network.mtu(node.host, there) };
+        self.feed(index, Input::FlowPath { flow, path });
+    }
+
     fn open_flow(&mut self, index: usize, flow: FlowId, kind: FlowKind) {
         let Some(node) = self.nodes.get(index) else { return };
         let host = node.host;
         let (socket, result) = match kind {
-            FlowKind::Local { .. } => (None, Ok(())),
+            FlowKind::Local { .. } => (None, Ok(FlowPath::ANY)),
             FlowKind::Connected { target } => {
                 let site = node.site.and_then(|site| self.sites.get_mut(site));
-                let unreachable = self.network.host_of(target).is_none();
-                match site {
-                    Some(_) if unreachable => (None, Err(OpenError::NoRoute)),
-                    Some(site) => (Some(site.next_egress()), Ok(())),
-                    None => (None, Err(OpenError::Exhausted)),
+                match (site, self.network.host_of(target)) {
+                    (Some(_), None) => (None, Err(OpenError::NoRoute)),
+                    (Some(site), Some(there)) => {
+                        (Some(site.next_egress()), Ok(FlowPath { max_payload_bytes: self.network.mtu(host, there) }))
+                    }
+                    (None, _) => (None, Err(OpenError::Exhausted)),
                 }
             }
         };
         if let Some(socket) = socket {
             self.add_socket(socket, host, Owner::Flow(index, flow));
         }
-        if let (Ok(()), Some(node)) = (result, self.nodes.get_mut(index)) {
+        if let (Ok(_), Some(node)) = (result, self.nodes.get_mut(index)) {
             node.flows.insert(flow, Flow { kind, socket, waiting: VecDeque::new(), waiting_bytes: 0 });
         }
         self.feed(index, Input::FlowOpened { flow, result });
