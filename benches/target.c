@@ -27,6 +27,7 @@
 struct run {
     uint32_t id;
     uint64_t up, upbytes, src, echo;
+    uint64_t rx, tx; // all payloads of the run but control queries, either way
 } runs[NRUN];
 static int runpos;
 struct flow {
@@ -87,6 +88,7 @@ static struct iovec oiov[B];
 static struct mmsghdr omsg[B];
 static struct sockaddr_in oaddr[B];
 static int on;
+static uint64_t tx_dropped; // what the kernel did not take, of all runs
 static void flush(void) {
     int o = 0;
     while (o < on) {
@@ -100,6 +102,7 @@ static void flush(void) {
                 continue;
             }
             o++;
+            tx_dropped++;
             continue;
         }
         o += k;
@@ -125,6 +128,8 @@ static void one(uint8_t *d, size_t n, struct sockaddr_in *from) {
     if (n < 5)
         return;
     uint32_t id = r32(d + 1);
+    if (d[0] != 'Q')
+        getrun(id)->rx++;
     switch (d[0]) {
     case 'U': {
         struct run *r = getrun(id);
@@ -134,9 +139,11 @@ static void one(uint8_t *d, size_t n, struct sockaddr_in *from) {
     }
     case 'E':
         getrun(id)->echo++;
+        getrun(id)->tx++;
         queue(from, d, n);
         break;
     case 'W':
+        getrun(id)->tx++;
         queue(from, d, n);
         break;
     case 'S': {
@@ -176,9 +183,11 @@ static void one(uint8_t *d, size_t n, struct sockaddr_in *from) {
         char s[512];
         s[0] = 'Q';
         memcpy(s + 1, d + 1, 4);
-        int k = snprintf(s + 5, 500, "{\"up\":%llu,\"upbytes\":%llu,\"src\":%llu,\"echo\":%llu,\"cpu_us\":%llu}",
+        int k = snprintf(s + 5, 500, "{\"up\":%llu,\"upbytes\":%llu,\"src\":%llu,\"echo\":%llu,\"rx\":%llu,\"tx\":%llu,"
+                         "\"tx_dropped\":%llu,\"cpu_us\":%llu}",
                          (unsigned long long)r->up, (unsigned long long)r->upbytes, (unsigned long long)r->src,
-                         (unsigned long long)r->echo,
+                         (unsigned long long)r->echo, (unsigned long long)r->rx, (unsigned long long)r->tx,
+                         (unsigned long long)tx_dropped,
                          (unsigned long long)(u.ru_utime.tv_sec * 1000000ull + u.ru_utime.tv_usec +
                                               u.ru_stime.tv_sec * 1000000ull + u.ru_stime.tv_usec));
         queue(from, (uint8_t *)s, 5 + k);
@@ -239,6 +248,7 @@ static void pump(void) { // send what flows are due
                 }
                 if (w >= 0) {
                     r->src += m;
+                    r->tx += m;
                 }
                 f->sent += m;
                 k -= m;
@@ -249,6 +259,7 @@ static void pump(void) { // send what flows are due
                 queue(&f->to, sbuf, f->size);
                 f->sent++;
                 r->src++;
+                r->tx++;
             }
         if (t >= f->end && f->sent >= due) {
             f->used = 0;

@@ -34,13 +34,17 @@ const BUFFER_BYTES: usize = 32 << 20;
 pub(crate) struct Client {
     core: Core,
     outputs: Outputs,
-    links: Vec<UdpSocket>,
+    pub(crate) links: Vec<UdpSocket>,
     receive: ReceiveBatch,
     /// Flows of open tunnels.
     pub(crate) flows: Vec<FlowId>,
     run: u32,
-    /// Payloads from the target that came through.
+    /// Payloads of the measurement that came through.
     pub(crate) received: u64,
+    /// All that came through.
+    pub(crate) payloads: u64,
+    /// All that were handed to the core.
+    pub(crate) offered: u64,
     /// Ends are expected from now on.
     is_closing: bool,
 }
@@ -61,6 +65,8 @@ impl Client {
             flows: Vec::new(),
             run,
             received: 0,
+            payloads: 0,
+            offered: 0,
             is_closing: false,
         };
         let tls = tls(settings)?;
@@ -115,18 +121,6 @@ impl Client {
         self.core.counters()
     }
 
-    /// What the kernel dropped because nobody read.
-    pub(crate) fn socket_drops(&mut self) -> u64 {
-        self.links.iter_mut().for_each(UdpSocket::refresh_drops);
-        self.links.iter().map(|socket| socket.counters().dropped_by_kernel).sum()
-    }
-
-    /// What the core dropped on its way to the gateway. It calls that way down, since it leads from a flow to the peer.
-    pub(crate) fn core_drops(&self) -> u64 {
-        let entries = self.core.counters().entries();
-        entries.filter(|(name, _)| name.starts_with("down_dropped_")).map(|(_, count)| count).sum()
-    }
-
     /// Reads the sockets; true if there may be more.
     pub(crate) fn drain(&mut self) -> bool {
         let now = now();
@@ -171,6 +165,7 @@ impl Client {
         for (_, payloads) in self.outputs.flow_sends() {
             let ours = payloads.iter().filter(|payload| kind_of(payload, self.run) == Some(DOWN));
             self.received += ours.count() as u64;
+            self.payloads += payloads.len() as u64;
         }
         let actions = std::mem::take(&mut self.outputs.actions);
         self.outputs.clear();
@@ -227,6 +222,7 @@ impl Client {
 
     /// Payloads of `size` bytes for a tunnel.
     pub(crate) fn send(&mut self, flow: FlowId, payloads: &[u8], size: usize) {
+        self.offered += payloads.len().div_ceil(size) as u64;
         self.core.handle(now(), Input::Flow { flow, data: payloads, segment_size: size });
     }
 }

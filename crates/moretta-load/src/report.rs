@@ -1,6 +1,9 @@
 //! The line that is printed.
 #![allow(clippy::cast_precision_loss, reason = "nobody reads more than three digits of a figure")]
 
+use std::collections::BTreeMap;
+
+use moretta_io::{SocketCounters, UdpSocket};
 use serde::Serialize;
 
 use crate::machine::Idle;
@@ -20,18 +23,45 @@ pub(crate) struct Reading {
     pub(crate) packets: u64,
 }
 
-/// What the generator itself lost in the whole run: not the gateway's doing.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[expect(clippy::struct_field_names, reason = "they stand beside others in the line that is printed")]
-pub(crate) struct OwnLosses {
-    /// Datagrams that the kernel dropped because a client's socket was full.
-    pub(crate) client_socket_drops: u64,
-    /// The same of the target's socket.
-    pub(crate) target_socket_drops: u64,
-    /// Datagrams that the client's core dropped in its queues, or because they did not fit the path.
-    pub(crate) client_core_drops: u64,
-    /// Datagrams that the kernel did not take from the target.
-    pub(crate) target_send_drops: u64,
+/// Every datagram of the whole run, from its first byte to its last, where it can be counted on this side. With the
+/// gateway's own counters it has to add up: `benches/ledger.py` does.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ledger {
+    /// Payloads handed to the client's core, greetings included.
+    pub(crate) client_offered: u64,
+    /// Payloads that came out of it, of whatever kind.
+    pub(crate) client_received: u64,
+    /// The core's counters that are not 0.
+    pub(crate) client_core: BTreeMap<&'static str, u64>,
+    pub(crate) client_sockets: Socket,
+    pub(crate) target_socket: Socket,
+}
+
+/// What the sockets of one side did. The kernel counts a merged train that it drops as one.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Socket {
+    pub(crate) datagrams_sent: u64,
+    pub(crate) send_dropped: u64,
+    pub(crate) datagrams_received: u64,
+    pub(crate) dropped_by_kernel: u64,
+    pub(crate) dropped_truncated: u64,
+}
+
+impl Socket {
+    pub(crate) fn of<'a>(sockets: impl Iterator<Item = &'a mut UdpSocket>) -> Self {
+        let mut total = SocketCounters::default();
+        for socket in sockets {
+            socket.refresh_drops();
+            total.add(socket.counters());
+        }
+        Self {
+            datagrams_sent: total.datagrams_sent,
+            send_dropped: total.send_dropped.total(),
+            datagrams_received: total.datagrams_received,
+            dropped_by_kernel: total.dropped_by_kernel,
+            dropped_truncated: total.dropped_truncated,
+        }
+    }
 }
 
 /// One measurement. Names as in `benches/driver`; CPU in microseconds.
@@ -61,13 +91,12 @@ pub(crate) struct Report {
     gbps: f64,
     /// Of the client's connections, in the direction of the payloads.
     datagrams_per_packet: f64,
-    #[serde(flatten)]
-    own_losses: OwnLosses,
+    ledger: Ledger,
 }
 
 impl Report {
     /// From the readings at the beginning and at the end of the measured time, and after the last straggler.
-    pub(crate) fn new(settings: &Settings, [from, to, end]: [&Reading; 3], own_losses: OwnLosses) -> Self {
+    pub(crate) fn new(settings: &Settings, [from, to, end]: [&Reading; 3], ledger: Ledger) -> Self {
         let wall = (to.time - from.time) as f64;
         let (offered, delivered) = (to.offered - from.offered, to.delivered - from.delivered);
         let per_datagram = |nanoseconds: f64| round(nanoseconds / delivered.max(1) as f64 / 1000.0);
@@ -105,7 +134,7 @@ impl Report {
                 (to.datagrams_in_packets - from.datagrams_in_packets) as f64
                     / (to.packets - from.packets).max(1) as f64,
             ),
-            own_losses,
+            ledger,
         }
     }
 

@@ -9,7 +9,7 @@ use moretta_io::{Events, Interest, Poller, Trigger};
 use crate::Failure;
 use crate::client::Client;
 use crate::machine::{cpu_nanoseconds, idle};
-use crate::report::{OwnLosses, Reading, Report};
+use crate::report::{Ledger, Reading, Report, Socket};
 use crate::settings::{Mode, Settings};
 use crate::target::{SUBSCRIBE, Target, UP, mark};
 
@@ -18,9 +18,10 @@ const TICK: Duration = Duration::from_micros(250);
 /// What is behind by more is given up rather than sent at once.
 const MOST_BEHIND: Duration = Duration::from_millis(2);
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-const STRAGGLERS_TIME: Duration = Duration::from_millis(300);
-/// A closed loop that hears nothing for so long takes what is missing for lost.
-const WRITE_OFF_TIME: Duration = Duration::from_millis(5);
+/// What is on its way is waited for until so long nothing more came.
+const QUIET_TIME: Duration = Duration::from_millis(300);
+/// But not longer than this.
+const STRAGGLERS_TIME: Duration = Duration::from_secs(5);
 /// Bytes handed to a tunnel at once.
 const MOST_AT_ONCE: usize = 48 * 1024;
 
@@ -50,19 +51,20 @@ pub(crate) fn run(settings: Settings) -> Result<String, Failure> {
     let from = run.reading();
     run.traffic(run.settings.duration)?;
     let to = run.reading();
-    run.let_pass(STRAGGLERS_TIME)?;
+    run.let_stragglers_pass()?;
     let end = run.reading();
-    let own_losses = OwnLosses {
-        client_socket_drops: run.client.socket_drops(),
-        target_socket_drops: run.target.socket_drops(),
-        client_core_drops: run.client.core_drops(),
-        target_send_drops: run.target.send_drops,
+    let ledger = Ledger {
+        client_offered: run.client.offered,
+        client_received: run.client.payloads,
+        client_core: run.client.counters().entries().filter(|(_, count)| *count > 0).collect(),
+        client_sockets: Socket::of(run.client.links.iter_mut()),
+        target_socket: Socket::of(std::iter::once(&mut run.target.socket)),
     };
     run.client.close()?;
     if to.delivered == from.delivered {
         return Err(Failure("nothing arrived".to_owned()));
     }
-    Ok(Report::new(&run.settings, [&from, &to, &end], own_losses).line()?)
+    Ok(Report::new(&run.settings, [&from, &to, &end], ledger).line()?)
 }
 
 impl Run {
@@ -89,7 +91,7 @@ impl Run {
             next_flow: 0,
             offered_up: 0,
             pacer: Pacer::new(settings.rate, began),
-            flight: Flight { progress: began, delivered: 0, written_off: 0 },
+            flight: Flight { patience: settings.write_off, progress: began, delivered: 0, written_off: 0 },
             settings,
         })
     }
@@ -156,6 +158,17 @@ impl Run {
             self.round(false)?;
         }
         Ok(())
+    }
+
+    fn let_stragglers_pass(&mut self) -> Result<(), Failure> {
+        let end = Instant::now() + STRAGGLERS_TIME;
+        loop {
+            let before = self.delivered();
+            self.let_pass(QUIET_TIME)?;
+            if self.delivered() == before || Instant::now() >= end {
+                return Ok(());
+            }
+        }
     }
 
     /// Reads, sends, and waits until there is something to do.
@@ -266,6 +279,7 @@ impl Pacer {
 
 /// Datagrams on their way.
 struct Flight {
+    patience: Duration,
     progress: Instant,
     delivered: u64,
     written_off: u64,
@@ -275,7 +289,7 @@ impl Flight {
     fn count(&mut self, now: Instant, sent: u64, delivered: u64) -> u64 {
         if delivered > self.delivered {
             (self.delivered, self.progress) = (delivered, now);
-        } else if now.saturating_duration_since(self.progress) > WRITE_OFF_TIME {
+        } else if now.saturating_duration_since(self.progress) > self.patience {
             (self.written_off, self.progress) = (sent.saturating_sub(delivered), now);
         }
         sent.saturating_sub(delivered).saturating_sub(self.written_off)
@@ -306,7 +320,7 @@ mod tests {
     #[test]
     fn a_closed_loop_that_hears_nothing_writes_off_what_is_missing() {
         let start = Instant::now();
-        let mut flight = Flight { progress: start, delivered: 0, written_off: 0 };
+        let mut flight = Flight { patience: Duration::from_millis(5), progress: start, delivered: 0, written_off: 0 };
         assert_eq!(flight.count(start, 100, 40), 60);
         assert_eq!(flight.count(start + Duration::from_millis(4), 100, 40), 60);
         assert_eq!(flight.count(start + Duration::from_millis(6), 100, 40), 0);

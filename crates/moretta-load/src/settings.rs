@@ -46,11 +46,16 @@ pub(crate) struct Settings {
     pub(crate) gateway_pids: Vec<u32>,
     /// Down without a rate: datagrams on their way at one time.
     pub(crate) window: u64,
+    /// A closed loop that hears nothing for so long takes what is missing for lost.
+    pub(crate) write_off: Duration,
     pub(crate) label: String,
+    /// Port of the target; 0: any. Some gateways know their target beforehand.
+    pub(crate) target_port: u16,
 }
 
 const USAGE: &str = "--proxy ADDRESS --ca FILE [--mode up|down] [--size BYTES] [--rate PER_SECOND] [--dur SECONDS] \
-     [--warm SECONDS] [--tunnels N] [--conns N] [--pid PID,…] [--window N] [--server-name NAME] [--label TEXT]";
+     [--warm SECONDS] [--tunnels N] [--conns N] [--pid PID,…] [--window N] [--server-name NAME] \
+     [--write-off SECONDS] [--target-port PORT] [--label TEXT]";
 
 /// Type and run of a payload.
 pub(crate) const MIN_SIZE: usize = 8;
@@ -70,7 +75,9 @@ impl Settings {
             connections: 1,
             gateway_pids: Vec::new(),
             window: 1500,
+            write_off: Duration::from_millis(5),
             label: String::new(),
+            target_port: 0,
         };
         let mut arguments = arguments.peekable();
         while let Some(flag) = arguments.next() {
@@ -108,6 +115,8 @@ impl Settings {
                     .collect::<Result<_, _>>()?;
             }
             "--window" => self.window = read(flag, value)?,
+            "--target-port" => self.target_port = read(flag, value)?,
+            "--write-off" => self.write_off = seconds()?,
             "--label" => value.clone_into(&mut self.label),
             _ => return Err(Failure(format!("{flag} {value} is not understood; usage: {USAGE}"))),
         }
