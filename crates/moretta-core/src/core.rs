@@ -79,6 +79,8 @@ pub struct Core {
     pub(crate) gateway_work: VecDeque<Key>,
     /// Flows that may be read again.
     pub(crate) resumable: Vec<Key>,
+    /// Payloads for flows that were opened in this turn; they follow in the next.
+    pub(crate) newborn: Vec<(Key, Bytes)>,
     /// Actions of inputs, for the next turn's outputs.
     pub(crate) pending: Vec<Action>,
 
@@ -149,6 +151,7 @@ impl Core {
             tunnel_work: VecDeque::new(),
             gateway_work: VecDeque::new(),
             resumable: Vec::new(),
+            newborn: Vec::new(),
             pending: Vec::new(),
             waiting: Waiting::default(),
             half_open: 0,

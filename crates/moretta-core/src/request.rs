@@ -230,7 +230,7 @@ impl Core {
         let deadline = machine.poll_timeout();
         tunnel.machine = Some(machine);
         let flow = self.flows.insert(Flow { tunnel: key, paused: false });
-        tunnel.flow = Some(flow);
+        tunnel.flow_opens(flow, self.turn);
         let max_datagram_bytes = tunnel.announced_payload(connection.max_datagram);
         connection.http.enable_datagrams(stream);
         self.arm_tunnel(key, deadline);

@@ -28,6 +28,8 @@ use crate::turn::STRAYS_PER_TURN;
 pub(crate) const CAPSULE_HIGH_WATER: usize = 16 * 1024;
 /// Bytes of a stream that are held for a request that is not decided; more is not read.
 pub(crate) const HELD_BYTES: usize = 4096;
+/// The driver sends before it acts: what a turn opens has nowhere to put that turn's payloads.
+const NO_BATCH: usize = usize::MAX;
 
 /// One request for a tunnel, from its arrival (or our sending it) to the tunnel's end.
 #[derive(Debug)]
@@ -56,7 +58,8 @@ pub(crate) struct Tunnel {
     /// FIN follows once the queue is empty.
     pub(crate) finishing: bool,
     pub(crate) timer: TimerId,
-    /// This turn's batch towards the flow.
+    /// The turn of the last batch towards the flow, and its number in the outputs; [`NO_BATCH`] in the turn in which the
+    /// flow was opened.
     batch: (u64, usize),
 }
 
@@ -106,6 +109,12 @@ impl Tunnel {
             timer,
             batch: (0, 0),
         }
+    }
+
+    /// The actions of this turn open a flow for it.
+    pub(crate) fn flow_opens(&mut self, flow: Key, turn: u64) {
+        self.flow = Some(flow);
+        self.batch = (turn, NO_BATCH);
     }
 
     pub(crate) fn count_drops(&mut self, reason: DropReason, datagrams: u64) {
@@ -196,10 +205,27 @@ impl Core {
         };
         if tunnel.batch.0 != self.turn {
             tunnel.batch = (self.turn, out.open_batch(flow_id(flow)));
+        } else if tunnel.batch.1 == NO_BATCH {
+            self.newborn.push((key, payload));
+            return;
         }
         self.counters.datagrams_to_flows += 1;
         self.counters.bytes_to_flows += payload.len() as u64;
         out.push_payload(tunnel.batch.1, payload);
+    }
+
+    /// What the last turn had for the flows that it opened: with an answer that opens a tunnel, datagrams and capsules
+    /// may come in one packet.
+    pub(crate) fn forward_newborn(&mut self, out: &mut Outputs) {
+        let mut newborn = std::mem::take(&mut self.newborn);
+        for (key, payload) in newborn.drain(..) {
+            if self.tunnels.get(key).is_some() {
+                self.forward_to_flow(key, payload, out);
+            } else {
+                self.counters.up_dropped_no_flow += 1;
+            }
+        }
+        self.newborn = newborn;
     }
 
     /// Datagrams that found no tunnel before this turn's stream events: for a request that came since, for one that is

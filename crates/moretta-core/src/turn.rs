@@ -50,6 +50,7 @@ impl Core {
         self.quic.set_time(now);
         out.actions.append(&mut self.pending);
         self.flush_answers(out);
+        self.forward_newborn(out);
 
         let mut cut_short = self.fire_timers(now);
         cut_short |= self.accept_waiting(now);
@@ -77,6 +78,7 @@ impl Core {
             || !self.dirty.is_empty()
             || !self.tunnel_work.is_empty()
             || !self.gateway_work.is_empty()
+            || !self.newborn.is_empty()
             || !self.sending.is_empty();
         if cut_short {
             self.counters.turns_cut_short += 1;

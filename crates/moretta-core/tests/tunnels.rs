@@ -13,7 +13,7 @@ mod support;
 
 use std::time::Duration;
 
-use moretta_core::{Command, Event, FlowPath, Record, TransportOptions, TunnelToken};
+use moretta_core::{Command, Event, FlowPath, Input, Record, TransportOptions, TunnelToken};
 use moretta_proto::admission::{OpenError, ResolveError};
 use moretta_proto::error::{EndReason, Reason};
 use support::{TARGET, World, snapshot};
@@ -142,6 +142,20 @@ fn success_is_answered_only_once_the_flow_is_open() {
 }
 
 /// RFC 6724: the next address is tried after the first could not be opened.
+/// RFC 9298 §5: datagrams may overtake the answer, or come in one packet with it.
+#[test]
+fn what_comes_with_the_answer_reaches_the_application() {
+    let (mut world, gateway) = World::pair();
+    world.nodes[0].open_answer = None;
+    world.ask_udp(1, gateway, 1, TARGET, 9001);
+    world.run_until("asked for", |world| !world.nodes[0].flows.is_empty());
+    let target = world.server_flow(0, 9001);
+    world.input(0, Input::FlowOpened { flow: target, result: Ok(FlowPath::ETHERNET) });
+    world.send(0, target, b"with the answer");
+    world.run(A_WHILE);
+    assert_eq!(world.texts(1, world.client_flow(1, 1)), [b"with the answer"]);
+}
+
 #[test]
 fn the_next_address_is_tried_when_one_cannot_be_opened() {
     let (mut world, gateway) = World::pair();

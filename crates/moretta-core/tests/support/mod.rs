@@ -422,6 +422,7 @@ impl World {
         }
         let mut echoes = Vec::new();
         for (flow, payloads) in outputs.flow_sends() {
+            assert!(self.nodes[node].flows.contains_key(&flow), "{flow:?} is not open yet, or no longer");
             for payload in payloads {
                 let node = &mut self.nodes[node];
                 node.delivered.push((flow, payload.to_vec()));
