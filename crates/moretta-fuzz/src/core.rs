@@ -3,7 +3,6 @@
 
 mod actions;
 mod books;
-mod forge;
 mod run;
 mod setup;
 

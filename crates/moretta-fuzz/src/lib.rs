@@ -12,8 +12,10 @@
 )]
 
 pub mod capsules;
+pub mod client;
 pub mod core;
 pub mod fields;
+mod forge;
 pub mod h3;
 pub mod host;
 mod input;
@@ -22,6 +24,7 @@ pub mod mutate;
 mod naive;
 mod seeds;
 pub mod template_verdict;
+mod tls;
 pub mod varint_datagram;
 
 pub use seeds::Seed;
@@ -58,5 +61,6 @@ pub const TARGETS: &[Target] = &[
     },
     Target { name: "h3_server", run: h3::server, seeds: seeds::h3_server, smoke_rounds: 40_000 },
     Target { name: "core_datagrams", run: core::target, seeds: seeds::core_datagrams, smoke_rounds: 400 },
+    Target { name: "core_client", run: client::target, seeds: seeds::core_client, smoke_rounds: 400 },
     Target { name: "h3_client", run: h3::client, seeds: seeds::h3_client, smoke_rounds: 40_000 },
 ];

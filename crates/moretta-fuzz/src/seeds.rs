@@ -1,5 +1,6 @@
 //! What the committed corpora begin with. `cargo run -p moretta-fuzz --example seeds` writes them; a test compares.
 
+mod client;
 mod core;
 mod h3;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use crate::input::Script;
 
+pub(crate) use client::core_client;
 pub(crate) use core::core_datagrams;
 pub(crate) use h3::{h3_client, h3_server};
 

@@ -9,7 +9,10 @@
     clippy::print_stderr,
     reason = "a test may fail loudly, in its helpers too"
 )]
+#![allow(unsafe_code, reason = "a global allocator is unsafe by its trait; this one only counts")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,6 +20,47 @@ use std::path::{Path, PathBuf};
 
 use moretta_fuzz::mutate::{Random, mutate};
 use moretta_fuzz::{TARGETS, Target};
+
+/// What no input of at most 4 KiB may make a target hold, the harness included: both ends of its connections, and what
+/// it remembers for its books.
+const MOST_HELD: isize = 4 << 20;
+
+/// Counts what each thread holds: a test is a thread.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    HELD.set(HELD.get() + bytes);
+    PEAK.set(PEAK.get().max(HELD.get()));
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size().cast_signed());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size().cast_signed()));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(new_size.cast_signed() - layout.size().cast_signed());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn fuzz_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
@@ -38,7 +82,14 @@ fn target(name: &str) -> &'static Target {
 
 /// Runs a target; what led to a finding is kept in a file, and shown as far as it is legible.
 fn run(target: &Target, input: &[u8], what: &str) {
-    if let Err(finding) = catch_unwind(AssertUnwindSafe(|| (target.run)(input))) {
+    let bounded = || {
+        let before = HELD.get();
+        PEAK.set(before);
+        (target.run)(input);
+        let held = PEAK.get() - before;
+        assert!(held <= MOST_HELD, "{held} bytes held");
+    };
+    if let Err(finding) = catch_unwind(AssertUnwindSafe(bounded)) {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("finding-{}", target.name));
         std::fs::write(&path, input).unwrap();
         let shown = &input[..input.len().min(100)];
@@ -110,6 +161,11 @@ fn no_server_makes_a_client_break_its_promises() {
 #[test]
 fn no_packet_makes_a_core_panic_or_lose_count() {
     smoke("core_datagrams");
+}
+
+#[test]
+fn no_server_makes_a_clients_core_panic_or_lose_count() {
+    smoke("core_client");
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! A client that is not ours: QUIC by the library, HTTP/3 as bytes that the test writes itself.
+//! A peer that is not ours: QUIC by the library, HTTP/3 as bytes that the test writes itself. A client, or a server's
+//! half of one connection.
 //!
-//! It can do what our client never does: send datagrams before their request, capsules in any pieces, half-close,
-//! nonsense.
+//! It can do what ours never does: send datagrams before their request, capsules in any pieces, half-close, nonsense.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -13,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, ConnectionId, DatagramEvent, Dir, EcnCodepoint,
-    Endpoint, EndpointConfig, Event, ReadError, StreamEvent, StreamId, TransportConfig, VarInt,
+    Endpoint, EndpointConfig, Event, ReadError, ServerConfig, StreamEvent, StreamId, TransportConfig, VarInt,
     crypto::{self, rustls::QuicClientConfig},
 };
 use rustls::ClientConfig as TlsConfig;
@@ -34,7 +34,7 @@ pub struct Received {
     pub reset: Option<u64>,
 }
 
-/// A QUIC client under the test's control.
+/// One end of a QUIC connection under the test's control.
 pub struct Peer {
     endpoint: Endpoint,
     handle: ConnectionHandle,
@@ -96,7 +96,47 @@ impl Peer {
             .transport_config(Arc::new(transport))
             .initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&first_id)));
         let (handle, connection) = endpoint.connect(now, client, remote, SERVER_NAME).map_err(|error| setup(&error))?;
-        Ok(Self {
+        Ok(Self::new(endpoint, handle, connection, address))
+    }
+
+    /// A server's half of the connection that a client at `remote` begins with the packet `first`.
+    ///
+    /// # Errors
+    /// What is sent instead, if anything: Retry where `retry` and the client has not proved its address, version
+    /// negotiation, or a refusal.
+    pub fn accept(
+        now: Instant,
+        address: SocketAddr,
+        remote: SocketAddr,
+        first: &[u8],
+        config: Arc<ServerConfig>,
+        retry: bool,
+        random: &mut Random,
+    ) -> Result<Self, Option<Bytes>> {
+        let mut library = EndpointConfig::default();
+        library.rng_seed(Some(random.bytes()));
+        let mut endpoint = Endpoint::new(Arc::new(library), Some(config), true, None);
+        let mut answer = Vec::new();
+        let event = endpoint.handle(now, remote, None, None, BytesMut::from(first), &mut answer);
+        let transmit = match event {
+            Some(DatagramEvent::NewConnection(incoming)) if retry && !incoming.remote_address_validated() => {
+                endpoint.retry(incoming, &mut answer).ok()
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => match endpoint.accept(incoming, now, &mut answer, None) {
+                Ok((handle, connection)) => return Ok(Self::new(endpoint, handle, connection, address)),
+                Err(error) => error.response,
+            },
+            Some(DatagramEvent::Response(transmit)) => Some(transmit),
+            Some(DatagramEvent::ConnectionEvent(..)) | None => None,
+        };
+        Err(transmit.map(|transmit| {
+            answer.truncate(transmit.size);
+            answer.into()
+        }))
+    }
+
+    fn new(endpoint: Endpoint, handle: ConnectionHandle, connection: Connection, address: SocketAddr) -> Self {
+        Self {
             endpoint,
             handle,
             connection,
@@ -110,7 +150,7 @@ impl Peer {
             waiting: BTreeMap::new(),
             reading: true,
             unread: BTreeSet::new(),
-        })
+        }
     }
 
     /// Its own address.
@@ -136,6 +176,11 @@ impl Peer {
     /// What has arrived on a stream so far.
     pub fn received(&self, stream: u64) -> Received {
         self.streams.get(&stream).cloned().unwrap_or_default()
+    }
+
+    /// Every stream on which something has arrived, or could.
+    pub fn streams(&self) -> impl Iterator<Item = u64> {
+        self.streams.keys().copied()
     }
 
     /// The code of STOP_SENDING for one of our streams.
@@ -205,6 +250,17 @@ impl Peer {
     pub fn reset(&mut self, stream: u64, code: u32) {
         self.waiting.remove(&stream);
         self.connection.send_stream(stream_id(stream)).reset(VarInt::from_u32(code)).unwrap_or(());
+    }
+
+    /// Asks the other side to send no more on a stream that it sends on.
+    pub fn stop(&mut self, stream: u64, code: u32) {
+        // Fails only if the stream is over.
+        self.connection.recv_stream(stream_id(stream)).stop(VarInt::from_u32(code)).unwrap_or(());
+    }
+
+    /// Goes on with the next keys (RFC 9001 §6).
+    pub fn update_keys(&mut self) {
+        self.connection.force_key_update();
     }
 
     /// Sends a DATAGRAM frame; false if it does not fit.

@@ -13,13 +13,15 @@ use moretta_core::{
 use moretta_proto::admission::{OpenError, ResolveError};
 use moretta_proto::ledger::{Ledger, LocalLedger};
 use moretta_sim::{Peer, Random, bytes3};
+use quinn_proto::crypto::ClientConfig;
 use quinn_proto::crypto::rustls::QuicClientConfig;
 
 use super::actions::{Action, Change};
 use super::books::Books;
-use super::forge::{Forge, ForgingConfig};
-use super::setup::{LISTENER, MAX_TUNNELS, Settings, client_tls, ledger};
+use super::setup::{LISTENER, MAX_TUNNELS, Settings, ledger};
+use crate::forge::{Forge, ForgingConfig};
 use crate::input::Input as Choices;
+use crate::tls;
 
 const LINK: LinkId = LinkId(1);
 const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 443);
@@ -86,7 +88,7 @@ impl Run {
 
     fn connect(&mut self) {
         let forge = Forge::default();
-        let inner = Arc::new(QuicClientConfig::try_from(client_tls()).unwrap());
+        let inner: Arc<dyn ClientConfig> = Arc::new(QuicClientConfig::try_from(tls::client()).unwrap());
         let crypto = Arc::new(ForgingConfig { inner, forge: forge.clone() });
         let address = self.new_address();
         let peer = Peer::connect_with(self.now.instant, address, GATEWAY, crypto, &mut self.random).unwrap();

@@ -1,7 +1,7 @@
 //! What a run begins with.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moretta_core::{
@@ -12,9 +12,10 @@ use moretta_proto::limits::Limits;
 use moretta_proto::policy::{OwnAddresses, PolicyDocument};
 use moretta_proto::profile::Profile;
 use moretta_proto::snapshot::{Listener, Snapshot};
-use moretta_sim::Identity;
 use moretta_wire::template::UriTemplate;
 use serde_json::json;
+
+use crate::tls;
 
 pub(super) const LISTENER: &str = "main";
 
@@ -22,9 +23,6 @@ pub(super) const LISTENER: &str = "main";
 pub(super) const MAX_TUNNELS: u64 = 5;
 const MAX_TUNNELS_PER_CONNECTION: usize = 4;
 const MAX_CONNECTIONS: usize = 3;
-
-/// Making one costs more than a run.
-static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity::new().unwrap());
 
 /// One bit of an input each.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +68,7 @@ impl Settings {
         };
         Arc::new(CoreSnapshot {
             proto: Arc::new(proto),
-            tls: vec![(LISTENER.to_owned(), server_tls())],
+            tls: vec![(LISTENER.to_owned(), tls::server())],
             own_addresses: Arc::new(OwnAddresses::default()),
         })
     }
@@ -93,14 +91,4 @@ impl Settings {
 
 pub(super) fn ledger() -> Arc<LocalLedger> {
     Arc::new(LocalLedger::new(MAX_TUNNELS))
-}
-
-fn server_tls() -> Arc<rustls::ServerConfig> {
-    static TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| IDENTITY.server().unwrap());
-    Arc::clone(&TLS)
-}
-
-pub(super) fn client_tls() -> Arc<rustls::ClientConfig> {
-    static TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| IDENTITY.client().unwrap());
-    Arc::clone(&TLS)
 }

@@ -1,7 +1,7 @@
-//! TLS sessions of a client that seals what it is told to instead of what QUIC wrote.
+//! TLS sessions of a peer that seals what it is told to instead of what QUIC wrote.
 //!
 //! The packet that leaves is genuine: number, header protection and seal are right. Only the frames in it are anybody's.
-//! So a server decrypts it and has to make sense of its contents.
+//! So the other side decrypts it and has to make sense of its contents.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -9,23 +9,24 @@ use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
 use quinn_proto::crypto::{
-    ClientConfig, CryptoError, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, Session,
+    ClientConfig, CryptoError, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, ServerConfig, Session,
+    UnsupportedVersion,
 };
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
 
 /// Frames that wait for the next packet with room for them, in one packet each. Shared with the sessions.
 #[derive(Clone, Default)]
-pub(super) struct Forge(Arc<Mutex<VecDeque<Vec<u8>>>>);
+pub(crate) struct Forge(Arc<Mutex<VecDeque<Vec<u8>>>>);
 
 impl Forge {
     /// These frames, and PADDING for the rest, take the place of those of the next 1-RTT packet that is long enough.
-    pub(super) fn push(&self, frames: &[u8]) {
+    pub(crate) fn push(&self, frames: &[u8]) {
         self.0.lock().unwrap().push_back(frames.to_vec());
     }
 
     /// What could not leave is forgotten.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.0.lock().unwrap().clear();
     }
 
@@ -39,13 +40,13 @@ impl Forge {
     }
 }
 
-/// Wraps the configuration of a client.
-pub(super) struct ForgingConfig {
-    pub(super) inner: Arc<dyn ClientConfig>,
-    pub(super) forge: Forge,
+/// Wraps the configuration of a client, or of a server.
+pub(crate) struct ForgingConfig<C: ?Sized> {
+    pub(crate) inner: Arc<C>,
+    pub(crate) forge: Forge,
 }
 
-impl ClientConfig for ForgingConfig {
+impl ClientConfig for ForgingConfig<dyn ClientConfig> {
     fn start_session(
         self: Arc<Self>,
         version: u32,
@@ -54,6 +55,21 @@ impl ClientConfig for ForgingConfig {
     ) -> Result<Box<dyn Session>, ConnectError> {
         let inner = Arc::clone(&self.inner).start_session(version, server_name, params)?;
         Ok(Box::new(ForgingSession { inner, forge: self.forge.clone(), keys_written: 0 }))
+    }
+}
+
+impl ServerConfig for ForgingConfig<dyn ServerConfig> {
+    fn initial_keys(&self, version: u32, dst_cid: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
+        self.inner.initial_keys(version, dst_cid)
+    }
+
+    fn retry_tag(&self, version: u32, orig_dst_cid: &ConnectionId, packet: &[u8]) -> [u8; 16] {
+        self.inner.retry_tag(version, orig_dst_cid, packet)
+    }
+
+    fn start_session(self: Arc<Self>, version: u32, params: &TransportParameters) -> Box<dyn Session> {
+        let inner = Arc::clone(&self.inner).start_session(version, params);
+        Box::new(ForgingSession { inner, forge: self.forge.clone(), keys_written: 0 })
     }
 }
 
