@@ -415,6 +415,8 @@ impl Core {
         if connection.drain == DrainStage::Not && self.drain.is_some() {
             Self::announce_drain(connection, now);
         }
+        // At once: the peer's SETTINGS may be in the same packets, and datagrams are allowed once ours are on their way.
+        self.http_output(connection, now, out);
         self.follow_limits(connection, out);
     }
 
