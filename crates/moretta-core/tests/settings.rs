@@ -1,8 +1,14 @@
 //! When the SETTINGS of both sides allow datagrams.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "helpers of tests fail as tests do"
+)]
 
-#[allow(dead_code, reason = "each test file uses its part")]
 mod support;
 
 use std::sync::Arc;
