@@ -17,7 +17,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from structlog.typing import FilteringBoundLogger, Processor
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 Format = Literal["auto", "json", "console"]
 
@@ -29,16 +29,21 @@ def make_logger(
     stream: TextIO, log_format: Format, level: str, *, colors: bool
 ) -> tuple[FilteringBoundLogger, FilteringBoundLogger]:
     """Return the logger for what happens, and the one for records of tunnels, which no level silences."""
-    as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
-    renderer: Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=colors)
-    )
-    processors: list[Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        renderer,
-    ]
+    if log_format == "json" or (log_format == "auto" and not stream.isatty()):
+        form: list[Processor] = [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _head_first,
+            structlog.processors.JSONRenderer(),
+        ]
+    else:
+        form = [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.processors.format_exc_info,
+            _without_second_time,
+            structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=16, pad_level=False),
+        ]
+    processors: list[Processor] = [structlog.processors.add_log_level, *form]
 
     def logger(lowest: int) -> FilteringBoundLogger:
         bound: FilteringBoundLogger = structlog.wrap_logger(
@@ -49,6 +54,16 @@ def make_logger(
         return bound
 
     return logger(logging.getLevelNamesMapping()[level.upper()]), logger(logging.NOTSET)
+
+
+def _head_first(_: object, __: str, event: EventDict) -> EventDict:
+    return {**{key: event[key] for key in ("timestamp", "level", "event")}, **event}
+
+
+def _without_second_time(_: object, __: str, event: EventDict) -> EventDict:
+    # When it happened and when it was written are the same to the eye.
+    event.pop("unix_seconds", None)
+    return event
 
 
 class TunnelLog:
@@ -75,7 +90,8 @@ class TunnelLog:
             case "record_opened":
                 self._logger.info("tunnel.open", **fields)
             case "record_closed":
-                self._logger.info("tunnel.close", **{**fields.pop("counters"), **fields})
+                counters = fields.pop("counters")
+                self._logger.info("tunnel.close", **fields, **counters)
             case "record_refused":
                 self._refused(fields)
 

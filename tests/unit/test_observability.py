@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 from moretta.observability import TunnelLog, make_logger
@@ -89,9 +90,9 @@ def test_a_terminal_gets_words_and_a_pipe_gets_json() -> None:
 
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
-        logger, _ = make_logger(stream, "auto", "info", colors=False)
-        logger.info("gateway.stop")
-    assert json.loads(pipe.getvalue())["event"] == "gateway.stop"
-    assert "gateway.stop" in terminal.getvalue()
-    assert not terminal.getvalue().startswith("{")
+        _, records = make_logger(stream, "auto", "info", colors=False)
+        TunnelLog(records)(OPENED)
+    assert list(json.loads(pipe.getvalue()))[:4] == ["timestamp", "level", "event", "tunnel_id"]
+    assert re.match(r"\d\d:\d\d:\d\d \[info\] tunnel\.open +tunnel_id=7 ", terminal.getvalue())
+    assert "unix_seconds" in pipe.getvalue() and "unix_seconds" not in terminal.getvalue()
     assert "\x1b" not in terminal.getvalue()

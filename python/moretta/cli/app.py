@@ -30,7 +30,9 @@ DEFAULT_CONFIG = Path("moretta.toml")
 Json = Annotated[bool, typer.Option("--json", help="Print facts as one JSON document.")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Configuration file. Default: $MORETTA_CONFIG, else ./moretta.toml."),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="Configuration file. Default: $MORETTA_CONFIG, else ./moretta.toml."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -112,10 +114,13 @@ def init(
     directory: Annotated[Path, typer.Argument(help="Where the files go; made if missing.")] = Path(),
     name: Annotated[
         list[str] | None,
-        typer.Option("--name", help="DNS name or address in the certificate; may repeat. Default: loopback."),
+        typer.Option(
+            "--name", metavar="NAME", help="DNS name or address in the certificate; may repeat. Default: loopback."
+        ),
     ] = None,
     address: Annotated[
-        list[str] | None, typer.Option("--address", help="ADDRESS:PORT to listen on; may repeat.")
+        list[str] | None,
+        typer.Option("--address", metavar="ADDRESS:PORT", help="Where to listen; may repeat. Default: 127.0.0.1:4433."),
     ] = None,
     danger_allow_anonymous: Annotated[
         bool,
@@ -143,7 +148,9 @@ def init(
 def serve(
     config: Config = None,
     setting: Settings = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, max=32, help="Worker threads.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, max=32, help="Worker threads. Default: one per core.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Run the gateway.
@@ -208,8 +215,8 @@ def forward(
 @app.command()
 @_verb
 def nc(
-    host: Annotated[str, typer.Argument(help="Target name or address, resolved at the gateway.")],
-    port: Annotated[int, typer.Argument(min=1, max=65535, help="Target port.")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="Target name or address, resolved at the gateway.")],
+    port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535, help="Target port.")],
     udp: Annotated[bool, typer.Option("-u", "--udp", help="Carry UDP; required, there is no TCP yet.")] = False,
     wait: Annotated[
         float, typer.Option("-w", "--wait", metavar="SECONDS", min=0, help="After the end of stdin, wait this long.")
@@ -242,7 +249,9 @@ def nc(
 @_verb
 def ping(
     gateway: GatewayArgument = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=1000, help="How many round trips.")] = 4,
+    count: Annotated[
+        int, typer.Option("-n", "--count", metavar="N", min=1, max=1000, help="How many round trips.")
+    ] = 4,
     ca: Authorities = None,
     pin: Pin = None,
     server_name: ServerName = None,

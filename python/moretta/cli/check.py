@@ -42,12 +42,14 @@ def run(path: Path, overrides: Mapping[str, str], *, as_json: bool) -> int:
     if as_json:
         output.document({"ok": True, "file": str(path), **facts})
         return 0
-    output.say(f"{path} is valid: profile {facts['profile']}, {facts['rules']} policy rules")
+    output.say(f"{path} is valid: profile {facts['profile']}, {output.counted(facts['rules'], 'policy rule')}")
     for listener in facts["listeners"]:
-        output.say(
-            f"listener {listener['name']}: {', '.join(listener['addresses'])}, certificate for"
-            f" {', '.join(listener['certificate_names'])} until {listener['certificate_not_after'][:10]},"
-            f" pin sha256//{listener['pin_sha256']}"
+        output.say(f"listener {listener['name']}")
+        output.table(
+            ("  addresses", ", ".join(listener["addresses"])),
+            ("  certificate", f"for {', '.join(listener['certificate_names'])}"),
+            ("  valid until", listener["certificate_not_after"][:10]),
+            ("  pin", f"sha256//{listener['pin_sha256']}"),
         )
     for warning in facts["warnings"]:
         output.note(f"warning: {warning}")

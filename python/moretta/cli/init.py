@@ -64,7 +64,7 @@ def run(
     directory.mkdir(parents=True, exist_ok=True)
     if existing := [file.name for file in files if (directory / file.name).exists()]:
         problem = Problem(
-            "", f"{', '.join(existing)} exists already", "choose another directory, or move it away", str(directory)
+            "", f"already there: {', '.join(existing)}", "choose another directory, or move them away", str(directory)
         )
         raise ConfigurationError(problem)
     written: list[Path] = []
@@ -83,8 +83,7 @@ def run(
     if as_json:
         output.document({"directory": str(directory), "files": {file.name: file.meaning for file in files}})
         return
-    for file in files:
-        output.say(f"{directory / file.name}  {file.meaning}")
+    output.table(*((str(directory / file.name), file.meaning) for file in files))
     output.say(f"next: allow something in {config}, then run: moretta serve -c {config}")
 
 

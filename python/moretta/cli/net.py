@@ -121,9 +121,8 @@ def netcat(through: Through, host: str, port: int, *, wait_seconds: float) -> in
             gateway.open_udp(host, port, timeout_seconds=through.timeout_seconds) as tunnel,
             _interrupted() as interrupted,
         ):
-            output.note(
-                f"connected to {host} port {port} through {gateway.remote}, {tunnel.max_datagram_size} bytes at most"
-            )
+            most = f"datagrams of at most {tunnel.max_datagram_size} bytes"
+            output.note(f"connected to {host} port {port} through {gateway.remote}, {most}")
             sender = asyncio.get_running_loop().create_task(_send_stdin(tunnel, wait_seconds))
             receiver = asyncio.get_running_loop().create_task(_write_stdout(tunnel))
             await _first(interrupted, sender, receiver)

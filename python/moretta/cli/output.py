@@ -41,7 +41,7 @@ _NEXT_STEPS: tuple[tuple[type[BaseException], str], ...] = (
     (GatewayUnreachable, "check the address, that the gateway runs, and that UDP reaches its port"),
     (GatewayClosed, "try again; the gateway's log has the reason if it closed the connection"),
     (CredentialsRefused, "ask the gateway's operator for access"),
-    (PolicyRefused, "ask the gateway's operator; its log names the rule"),
+    (PolicyRefused, "ask the gateway's operator; its log has the reason"),
     (LimitReached, "close other tunnels, or try again later"),
     (GatewayOverloaded, "try again later"),
     (TargetUnresolvable, "check the target's name; it is resolved at the gateway"),
@@ -72,6 +72,18 @@ def say(text: str) -> None:
     """Print a fact for people to stdout."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def table(*rows: tuple[str, str]) -> None:
+    """Print names and what they are, in two columns."""
+    width = max(len(name) for name, _ in rows)
+    for name, meaning in rows:
+        say(f"{name:<{width}}  {meaning}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 rule, 2 rules."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def document(content: Mapping[str, Any]) -> None:

@@ -92,7 +92,7 @@ class _Service:
         if self._as_json:
             output.document(facts)
         else:
-            workers = "1 worker" if facts["workers"] == 1 else f"{facts['workers']} workers"
+            workers = output.counted(facts["workers"], "worker")
             output.say(f"moretta serves: process {facts['pid']}, {workers}, profile {config.profile}")
             for listener in facts["listeners"]:
                 output.say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import stat
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 
 from moretta.cli import main
 from moretta.testing import make_certificates
+
+RULE = '[{id = "dns", action = "allow", protocol = "udp", destination = ["9.9.9.9"], ports = [53]}]'
 
 
 class Typed:
@@ -83,10 +86,29 @@ def test_what_init_makes_check_accepts(typed: Typed, tmp_path: Path) -> None:
     assert schema["properties"]["version"]["const"] == 1
 
 
+def test_what_init_and_check_say_fits_a_terminal_of_80_columns(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert typed("init") == 0
+    made = typed.out.splitlines()
+    assert len({re.split(r"  +", line)[0] for line in made[:6]}) == 6
+    assert len({line.index(re.split(r"  +", line)[1]) for line in made[:6]}) == 1, "the meanings stand in one column"
+    assert typed("check", "--set", f"policy.rule={RULE}") == 0
+    assert "profile hardened, 1 policy rule\n" in typed.out
+    assert max(map(len, [*made, *typed.out.splitlines()])) <= 80
+
+
+def test_help_names_what_an_option_takes_and_not_its_type(typed: Typed) -> None:
+    for verb in ("init", "serve", "check", "forward", "nc", "ping"):
+        assert typed(verb, "-h") == 0
+        assert "<" not in typed.out.split("Options:")[1].replace("<=", ""), verb
+
+
 def test_init_overwrites_nothing(typed: Typed, tmp_path: Path) -> None:
     (tmp_path / "server.key").write_text("precious")
     assert typed("init", str(tmp_path)) == 3
-    assert "server.key exists already" in typed.err
+    assert "already there: server.key" in typed.err
     assert "choose another directory" in typed.err
     assert [path.name for path in tmp_path.iterdir()] == ["server.key"]
     assert (tmp_path / "server.key").read_text() == "precious"

@@ -17,7 +17,7 @@ from moretta.cli import output
         (errors.ConfigurationError(errors.Problem("ca_file", "no PEM")), 3, "moretta: argument --ca: no PEM"),
         (errors.ListenError("cannot bind 192.0.2.1:1", "system_error"), 1, "an address of this machine"),
         (errors.GatewayUntrusted("the certificate is of an unknown authority"), 5, "--ca"),
-        (errors.PolicyRefused("no rule allows this target", "policy_refused", 403), 4, "its log names the rule"),
+        (errors.PolicyRefused("no rule allows this target", "policy_refused", 403), 4, "its log has the reason"),
         (errors.CredentialsRefused("x"), 4, "for access"),
         (errors.TargetUnresolvable("x"), 5, "target's name"),
         (errors.ListenNotPermitted("x"), 6, "1024"),

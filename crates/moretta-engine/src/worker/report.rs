@@ -189,12 +189,18 @@ fn is_front_end(tunnel: TunnelToken) -> bool {
     tunnel.0 & crate::instance::FRONT_END_TOKEN != 0
 }
 
+/// RFC 9000 §20.1.
+const CONNECTION_REFUSED: u64 = 0x02;
+
 /// For people.
 fn sentence(failure: &GatewayFailure) -> String {
     match failure {
         GatewayFailure::TimedOut => "the gateway did not answer in time: check address, port and firewall".into(),
         GatewayFailure::NoUsableAddress => "the gateway has no address that can be used from here".into(),
         GatewayFailure::Tls(detail) => format!("the gateway's identity was not accepted: {detail}"),
+        GatewayFailure::ClosedByPeer { code: CONNECTION_REFUSED, application: false, .. } => {
+            "the gateway takes no new connections now, it drains or is full: try again later".into()
+        }
         GatewayFailure::ClosedByPeer { code, application, reason } => {
             let kind = if *application { "HTTP/3" } else { "QUIC" };
             let words = if reason.is_empty() { String::new() } else { format!(" ({reason:?})") };

@@ -12,7 +12,7 @@ pub enum TemplateError {
     #[error("the template contains {0:?}; only the ASCII characters 0x21 to 0x7E are allowed")]
     InvalidCharacter(char),
     /// RFC 9298 §2: absolute form, with scheme and authority.
-    #[error("the template is not absolute; write it as https://host/path")]
+    #[error("the template is not absolute; write it as https://host:port")]
     NotAbsolute,
     /// Tunnels are only ever asked for over TLS.
     #[error("the scheme of the template is not https")]
