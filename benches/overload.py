@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-MULTIPLES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+MULTIPLES = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 #: The generator's core may be so busy.
 GENERATOR_PCT = 95.0
 #: The load asks for this; a step that falls short of it by more than a twentieth was not offered.

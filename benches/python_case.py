@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-#: Rates that are tried, upwards; each a quarter more than the one before.
-RATES = tuple(round(75_000 * 1.25**step, -3) for step in range(10))
+#: Rates that are tried, upwards.
+RATES = (100_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000, 600_000)
 #: More than this is not "got through".
 LOSS_PCT = 0.1
 #: A rate that was not offered was not tried.
@@ -23,7 +23,7 @@ def highest(measure: Measure) -> dict[str, Any]:
     best: dict[str, Any] | None = None
     for rate in RATES:
         for _ in range(TRIES):
-            run = measure(int(rate))
+            run = measure(rate)
             runs.append(run)
             if passed(run):
                 best = run

@@ -74,6 +74,9 @@ class Run:
         except OSError as error:
             self._remark(f"{case.name}: not measured: {error} (it needs root and a writable control group)")
             return
+        except Exception as error:  # noqa: BLE001 -- one broken case must not cost the rest of an unattended run
+            self._lost(case, peer, f"{type(error).__name__}: {error}")
+            return
         self.samples.add(peer.name, case.name, found)
         self._say(
             f"{case.name:<40}{peer.name:<14}{report.shown(report.values([found], case.figure) or [0.0]):>10} {case.unit}"
