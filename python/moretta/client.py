@@ -151,11 +151,11 @@ class Gateway:
         try:
             protocol = protocol_factory()
             transport = tunnel.transport(protocol)
+            # connection_made has been called when the caller goes on, as with a socket.
+            await asyncio.sleep(0)
         except BaseException:
             tunnel.abort()
             raise
-        # connection_made has been called when the caller goes on, as with a socket.
-        await asyncio.sleep(0)
         return transport, protocol
 
     def forward(

@@ -16,6 +16,7 @@ import itertools
 import json
 import warnings
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from moretta import _engine
@@ -143,6 +144,9 @@ class Engine:
         self._fd = self._native.fileno()
         self._handlers: dict[tuple[str, int], Callable[[Event], None]] = {}
         self._ready: dict[int, Callable[[], None]] = {}
+        # Taken from the native queues and not told yet.
+        self._tokens: deque[int] = deque()
+        self._events: deque[bytes] = deque()
         self._numbers = itertools.count(1)
         self._closing: asyncio.Future[None] | None = None
         # The loop holds no reference: an engine that is forgotten open is collected, closed and complained about.
@@ -224,38 +228,54 @@ class Engine:
 
     def _finish(self) -> None:
         """Deliver what the engine said while it closed."""
-        while events := self.native.take_events(BATCH):
-            self._dispatch(events)
-        # Whoever still waits for something hears that it will not come.
-        for (kind, _), handler in list(self._handlers.items()):
-            if (end := _ENDS.get(kind)) is not None:
-                self._call(handler, dict(end))
-        self._handlers.clear()
-        self._ready.clear()
-        # The engine's memory and descriptors go now, and not when the last handle does.
-        self._native = None
+        try:
+            while events := self.native.take_events(BATCH):
+                self._events.extend(events)
+                self._tell()
+        finally:
+            # Whoever still waits for something hears that it will not come.
+            for (kind, _), handler in list(self._handlers.items()):
+                if (end := _ENDS.get(kind)) is not None:
+                    self._call(handler, dict(end))
+            self._handlers.clear()
+            self._ready.clear()
+            # The engine's memory and descriptors go now, and not when the last handle does.
+            self._native = None
 
     def wake(self) -> None:
         """Take one batch of what waits; called by the loop when the descriptor is readable."""
         native = self.native
         # Tokens first: a datagram that came before its tunnel's end is read before the end is told.
-        for token in native.take_ready(BATCH):
-            if (ready := self._ready.get(token)) is not None:
-                ready()
-        self._dispatch(native.take_events(BATCH))
+        self._tokens.extend(native.take_ready(BATCH))
+        self._events.extend(native.take_events(BATCH))
+        self._tell()
 
-    def _dispatch(self, events: list[bytes]) -> None:
-        for raw in events:
-            event: Event = json.loads(raw)
-            kind, key = EVENTS[event["event"]]
-            handler = self._handlers.get((kind, event[key] if key is not None else 0))
-            if handler is not None:
-                self._call(handler, event)
+    def _tell(self) -> None:
+        try:
+            while self._tokens:
+                if (ready := self._ready.get(self._tokens.popleft())) is not None:
+                    ready()
+            while self._events:
+                self._dispatch(self._events.popleft())
+        finally:
+            if self._tokens or self._events:
+                # The program is being ended from within a handler. To end it well the loop runs again, and what is
+                # behind must be found then: the descriptor says nothing about it any more.
+                self._loop.call_soon(self._tell)
+
+    def _dispatch(self, raw: bytes) -> None:
+        event: Event = json.loads(raw)
+        kind, key = EVENTS[event["event"]]
+        handler = self._handlers.get((kind, event[key] if key is not None else 0))
+        if handler is not None:
+            self._call(handler, event)
 
     def _call(self, handler: Callable[[Event], None], event: Event) -> None:
         try:
             handler(event)
-        except Exception as error:  # noqa: BLE001 -- one broken handler must not lose the events behind it
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 -- one broken handler must not lose the events behind it
             self._loop.call_exception_handler(
                 {"message": f"handler of {event['event']} failed", "exception": error, "engine": self}
             )

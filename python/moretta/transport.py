@@ -104,7 +104,9 @@ class TunnelTransport(asyncio.DatagramTransport):
         for datagram in datagrams:
             try:
                 self._protocol.datagram_received(datagram, address)
-            except Exception as error:  # noqa: BLE001 -- it costs its own datagram and not those behind it
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 -- it costs its own datagram and not those behind it
                 self._loop.call_exception_handler(
                     {
                         "message": "datagram_received failed",
@@ -121,9 +123,11 @@ class TunnelTransport(asyncio.DatagramTransport):
 
     def _start(self) -> None:
         self._started = True
-        self._protocol.connection_made(self)
-        # What arrived, and the end, before there was a protocol were announced already.
-        self.deliver()
+        try:
+            self._protocol.connection_made(self)
+        finally:
+            # What arrived, and the end, before there was a protocol were announced already.
+            self.deliver()
 
     def _lose(self) -> None:
         if self._lost:

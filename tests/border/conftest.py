@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,11 @@ async def gateway(proxy: testing.RunningGateway) -> AsyncIterator[moretta.Gatewa
 
 def engine_threads() -> list[str]:
     """Return the names of the engine's threads in this process."""
-    names = (path.joinpath("comm").read_text().strip() for path in Path("/proc/self/task").iterdir())
+    names = []
+    for thread in Path("/proc/self/task").iterdir():
+        # It may end between being listed and being asked.
+        with contextlib.suppress(OSError):
+            names.append(thread.joinpath("comm").read_text().strip())
     return sorted(name for name in names if name.startswith("moretta"))
 
 
@@ -76,6 +80,12 @@ def wait_for_engine_threads(expected: list[str]) -> None:
     """
     while engine_threads() != expected:
         pass
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until something is so; the test's timeout bounds it."""
+    while not condition():  # noqa: ASYNC110 -- what is waited for sets no event
+        await asyncio.sleep(0)
 
 
 async def no_tunnels(proxy: testing.RunningGateway) -> None:

@@ -3,54 +3,87 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
 import pytest
 
 import moretta
 from moretta import testing
+from moretta.errors import EngineClosed
 
-from .conftest import ONE_ENGINE, Echo, no_tunnels, wait_for_engine_threads
-
-#: No operation here takes more turns of the loop than this before it waits for the network.
-TURNS = 8
+from .conftest import ONE_ENGINE, Echo, no_tunnels, until, wait_for_engine_threads
 
 
-async def cancelled_after(turns: int, operation: Callable[[], Awaitable[Any]]) -> bool:
-    """Run `operation`, cancel it after so many turns of the loop, and tell whether that was in time."""
+async def cancelled_at(suspension: int, operation: Callable[[], Awaitable[Any]]) -> bool:
+    """Run `operation` and cancel it when it waits for the so-manieth time; False when it came to its end before."""
 
-    async def run() -> None:
-        await operation()
+    @types.coroutine
+    def run() -> Generator[Any, Any, bool]:
+        task = asyncio.current_task()
+        assert task is not None
+        steps = operation().__await__()
+        resume: Callable[[Any], Any] = steps.send
+        value: Any = None
+        for number in itertools.count():
+            try:
+                awaited = resume(value)
+            except StopIteration:
+                return False
+            if number == suspension:
+                task.cancel()
+            try:
+                resume, value = steps.send, (yield awaited)
+            except BaseException as error:  # noqa: BLE001 -- the operation decides what becomes of it
+                resume, value = steps.throw, error
+        raise AssertionError
 
-    task = asyncio.create_task(run())
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    task.cancel()
+    async def start() -> bool:
+        return await run()
+
+    task = asyncio.create_task(start())
     (result,) = await asyncio.gather(task, return_exceptions=True)
-    assert result is None or isinstance(result, asyncio.CancelledError), result
+    assert isinstance(result, bool | asyncio.CancelledError), result
     return task.cancelled()
+
+
+async def every_await(operation: Callable[[], Awaitable[Any]]) -> AsyncIterator[int]:
+    """Cancel `operation` at its first await, at its second … and yield after each, until it has no further one."""
+    for suspension in itertools.count():
+        if not await cancelled_at(suspension, operation):
+            assert suspension, "it waited for nothing"
+            return
+        yield suspension
 
 
 def handlers(gateway: moretta.Gateway) -> set[str]:
     return {kind for kind, _ in gateway._engine._handlers}
 
 
-@pytest.mark.parametrize("turns", range(TURNS))
 async def test_a_cancelled_open_leaves_no_tunnel(
-    proxy: testing.RunningGateway, gateway: moretta.Gateway, echo: Echo, turns: int
+    proxy: testing.RunningGateway, gateway: moretta.Gateway, echo: Echo
 ) -> None:
-    for _ in range(5):
-        await cancelled_after(turns, lambda: gateway.open_udp(echo.host, echo.port))
-        # Opened in time after all: the test lets go of it, as a caller would that was cancelled a moment later.
-    assert handlers(gateway) <= {"gateway", "tunnel"}
-    for (kind, _), handler in list(gateway._engine._handlers.items()):
-        if kind == "tunnel":
-            tunnel = getattr(handler, "__self__", None)
-            assert isinstance(tunnel, moretta.UdpTunnel)
-            await tunnel.close()
-    assert handlers(gateway) == {"gateway"}
-    await no_tunnels(proxy)
+    async def open_and_close() -> None:
+        tunnel = await gateway.open_udp(echo.host, echo.port)
+        tunnel.abort()
+
+    async for _ in every_await(open_and_close):
+        assert handlers(gateway) == {"gateway"}
+        await no_tunnels(proxy)
+
+
+async def test_a_cancelled_endpoint_leaves_no_tunnel(
+    proxy: testing.RunningGateway, gateway: moretta.Gateway, echo: Echo
+) -> None:
+    async def open_and_close() -> None:
+        transport, _ = await gateway.create_datagram_endpoint(asyncio.DatagramProtocol, echo.host, echo.port)
+        transport.abort()
+
+    async for _ in every_await(open_and_close):
+        assert handlers(gateway) == {"gateway"}
+        await no_tunnels(proxy)
 
 
 async def test_an_open_that_is_cancelled_as_its_answer_arrives_leaves_no_tunnel(
@@ -62,9 +95,9 @@ async def test_an_open_that_is_cancelled_as_its_answer_arrives_leaves_no_tunnel(
     task = asyncio.create_task(run())
     dispatch = gateway._engine._dispatch
 
-    def watched(events: list[bytes]) -> None:
-        dispatch(events)
-        if any(b"tunnel_opened" in event for event in events):
+    def watched(event: bytes) -> None:
+        dispatch(event)
+        if b"tunnel_opened" in event:
             # The answer is in, and the task that waits for it has not run yet.
             task.cancel()
 
@@ -75,41 +108,79 @@ async def test_an_open_that_is_cancelled_as_its_answer_arrives_leaves_no_tunnel(
     assert handlers(gateway) == {"gateway"}
 
 
-@pytest.mark.parametrize("turns", range(TURNS))
-async def test_a_cancelled_connect_leaves_no_thread(proxy: testing.RunningGateway, turns: int) -> None:
+async def test_a_cancelled_connect_leaves_no_thread(proxy: testing.RunningGateway) -> None:
     wait_for_engine_threads(ONE_ENGINE)
 
     async def connect() -> None:
         async with proxy.connect():
             pass
 
-    await cancelled_after(turns, connect)
-    wait_for_engine_threads(ONE_ENGINE)
+    async for _ in every_await(connect):
+        wait_for_engine_threads(ONE_ENGINE)
 
 
-async def test_a_cancelled_recv_loses_no_datagram(gateway: moretta.Gateway, echo: Echo) -> None:
+@pytest.mark.parametrize("how", ["recv", "recv_many", "async for"])
+async def test_a_cancelled_receiver_loses_no_datagram(gateway: moretta.Gateway, echo: Echo, how: str) -> None:
     async with gateway.open_udp(echo.host, echo.port) as tunnel:
+        received: list[bytes] = []
+
+        async def receive() -> None:
+            if how == "recv":
+                received.append(await tunnel.recv())
+            elif how == "recv_many":
+                received.extend(await tunnel.recv_many())
+            else:
+                received.append(await anext(tunnel))
+
         for number in range(20):
-            waiting = asyncio.create_task(tunnel.recv())
-            await asyncio.sleep(0)
-            tunnel.send(str(number).encode())
-            for _ in range(number):
-                await asyncio.sleep(0)
-            waiting.cancel()
-            (result,) = await asyncio.gather(waiting, return_exceptions=True)
-            received = result if isinstance(result, bytes) else await tunnel.recv()
-            assert received == str(number).encode()
+            async for _ in every_await(receive):
+                # The wait that follows may find it there, or begin before it.
+                tunnel.send(str(number).encode())
+                if number % 2:
+                    await gateway.ping()
+        await gateway.ping()
+        sent = tunnel.counters.sent
+        while len(received) < sent:
+            received += await tunnel.recv_many()
+        assert sorted(set(received), key=int) == [str(number).encode() for number in range(20)]
+        assert len(received) == sent
 
 
 async def test_a_cancelled_close_resets_and_leaves_nothing(
     proxy: testing.RunningGateway, gateway: moretta.Gateway, echo: Echo
 ) -> None:
-    for turns in range(TURNS):
-        tunnel = await gateway.open_udp(echo.host, echo.port)
-        await cancelled_after(turns, tunnel.close)
+    tunnel = await gateway.open_udp(echo.host, echo.port)
+
+    async def close() -> None:
         await tunnel.close()
-    await no_tunnels(proxy)
+
+    async for _ in every_await(close):
+        assert tunnel.end_reason == "client_reset"
+        await tunnel.close()
+        await no_tunnels(proxy)
+        tunnel = await gateway.open_udp(echo.host, echo.port)
     assert handlers(gateway) == {"gateway"}
+
+
+async def test_a_cancelled_wait_ends_nothing(gateway: moretta.Gateway, echo: Echo) -> None:
+    async with gateway.open_udp(echo.host, echo.port) as tunnel:
+        assert await cancelled_at(0, tunnel.wait_closed)
+        assert await cancelled_at(0, gateway.wait_closed)
+        tunnel.send(b"still here")
+        assert await tunnel.recv() == b"still here"
+
+
+async def test_a_gateway_whose_closing_was_cancelled_can_be_closed(proxy: testing.RunningGateway, echo: Echo) -> None:
+    for suspension in itertools.count():
+        gateway = await proxy.connect()
+        tunnel = await gateway.open_udp(echo.host, echo.port)
+        was_cancelled = await cancelled_at(suspension, gateway.close)
+        await gateway.close()
+        await tunnel.wait_closed()
+        wait_for_engine_threads(ONE_ENGINE)
+        await no_tunnels(proxy)
+        if not was_cancelled:
+            break
 
 
 async def test_an_open_that_takes_too_long_is_a_timeout_and_leaves_nothing(
@@ -121,14 +192,65 @@ async def test_an_open_that_takes_too_long_is_a_timeout_and_leaves_nothing(
     assert handlers(gateway) == {"gateway"}
 
 
-async def test_a_cancelled_ping_and_forward_leave_no_handler(gateway: moretta.Gateway, echo: Echo) -> None:
-    for turns in range(TURNS):
-        await cancelled_after(turns, gateway.ping)
-
-        async def forward() -> None:
-            async with gateway.forward("127.0.0.1:0", echo.host, echo.port):
-                pass
-
-        await cancelled_after(turns, forward)
+async def test_a_cancelled_ping_leaves_no_handler(gateway: moretta.Gateway) -> None:
+    async for _ in every_await(gateway.ping):
+        assert handlers(gateway) == {"gateway"}
     await gateway.ping()
-    assert handlers(gateway) <= {"gateway", "forward"}
+
+
+async def test_a_cancelled_forward_leaves_no_socket(gateway: moretta.Gateway, echo: Echo) -> None:
+    async def forward() -> None:
+        async with gateway.forward("127.0.0.1:0", echo.host, echo.port):
+            pass
+
+    async for _ in every_await(forward):
+        await until(lambda: not gateway.stats()["gauges"]["forwards"])
+    await gateway.ping()
+    assert handlers(gateway) == {"gateway"}
+
+
+async def test_a_server_whose_start_was_cancelled_has_no_thread_and_can_start(proxy: testing.RunningGateway) -> None:
+    wait_for_engine_threads(ONE_ENGINE)
+    server = moretta.Server(proxy.server.config)
+
+    async def start_and_close() -> None:
+        await server.start()
+        await server.close()
+
+    async for _ in every_await(start_and_close):
+        await server.close()
+        wait_for_engine_threads(ONE_ENGINE)
+
+
+async def test_a_reload_that_was_cancelled_leaves_the_server_serving(
+    proxy: testing.RunningGateway, gateway: moretta.Gateway, echo: Echo
+) -> None:
+    async with gateway.open_udp(echo.host, echo.port) as tunnel:
+        async for _ in every_await(proxy.server.reload):
+            tunnel.send(b"still here")
+            assert await tunnel.recv() == b"still here"
+        before = proxy.server.generation
+        await proxy.server.reload()
+        assert proxy.server.generation > before
+
+
+async def test_a_drain_goes_on_when_waiting_for_it_is_cancelled(
+    proxy: testing.RunningGateway, gateway: moretta.Gateway, echo: Echo
+) -> None:
+    tunnel = await gateway.open_udp(echo.host, echo.port)
+
+    async def drain() -> None:
+        await proxy.server.drain(30)
+
+    assert await cancelled_at(0, drain)
+    with pytest.raises(moretta.TunnelRefused):
+        await gateway.open_udp(echo.host, echo.port)
+    await tunnel.close()
+    await proxy.server.drain()
+
+
+async def test_a_server_whose_closing_was_cancelled_closes(proxy: testing.RunningGateway) -> None:
+    assert await cancelled_at(0, proxy.server.close)
+    await proxy.server.close()
+    with pytest.raises(EngineClosed):
+        proxy.server.stats()

@@ -12,7 +12,7 @@ import pytest
 import moretta
 from moretta import engine, testing
 
-from .conftest import Echo
+from .conftest import Echo, until
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
@@ -50,8 +50,7 @@ async def test_the_descriptor_is_quiet_when_nothing_waits(gateway: moretta.Gatew
         await gateway.ping()
         poller = select.poll()
         poller.register(gateway._engine.native.fileno(), select.POLLIN)
-        while poller.poll(0):  # noqa: ASYNC110 -- the descriptor is what is asked
-            await asyncio.sleep(0)
+        await until(lambda: not poller.poll(0))
 
 
 async def test_a_stalled_loop_delays_no_datagram_of_a_forward(gateway: moretta.Gateway, echo: Echo) -> None:
