@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import subprocess
 import sys
 
 import pytest
+
+from moretta import testing
 
 SCRIPT = """
 import os, sys, warnings
@@ -43,4 +47,32 @@ print("parent lives")
 def test_handles_raise_in_the_child_and_work_in_the_parent(ending: str) -> None:
     script = SCRIPT.replace("ENDING", ending)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "parent lives\n", "")
+
+
+BEFORE_AND_AFTER = """
+import asyncio, os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+import moretta
+
+async def connect():
+    async with moretta.connect(sys.argv[1], ca_file=sys.argv[2]) as gateway:
+        await gateway.ping()
+
+asyncio.run(connect())
+child = os.fork()
+asyncio.run(connect())
+if child:
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, status
+    asyncio.run(connect())
+    print("parent lives")
+"""
+
+
+async def test_parent_and_child_connect_after_a_fork_whatever_was_kept_before(proxy: testing.RunningGateway) -> None:
+    """What a process keeps of its connections, their TLS sessions, is behind a lock that a child may find taken."""
+    command = [sys.executable, "-c", BEFORE_AND_AFTER, proxy.server.origin, str(proxy.certificates.ca_file)]
+    run = functools.partial(subprocess.run, command, capture_output=True, text=True, check=False, timeout=30)
+    done = await asyncio.to_thread(run)
     assert (done.returncode, done.stdout, done.stderr) == (0, "parent lives\n", "")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 import select
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -78,3 +83,55 @@ async def test_after_a_stall_everything_that_was_kept_is_there(gateway: moretta.
         while len(received) < kept:
             received += await tunnel.recv_many()
         assert received == [datagram for datagram in sent if datagram in received]
+
+
+ECHO = """
+import socket
+target = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+target.bind(("127.0.0.1", 0))
+print(target.getsockname()[1], flush=True)
+while True:
+    target.sendto(*target.recvfrom(2048))
+"""
+
+
+@pytest.fixture
+def echo_process() -> Iterator[int]:
+    """The port of a target that needs nothing of this process."""
+    with subprocess.Popen([sys.executable, "-c", ECHO], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+PINGER = """
+import os, socket, sys
+local = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+local.settimeout(10)
+local.connect(("127.0.0.1", int(sys.argv[1])))
+try:
+    for number in range(500):
+        local.send(b"%d" % number)
+        assert local.recv(100) == b"%d" % number
+    os.write(int(sys.argv[2]), b"+")
+except BaseException:
+    os.write(int(sys.argv[2]), b"-")
+    raise
+"""
+
+
+async def test_a_held_interpreter_lock_delays_no_datagram(gateway: moretta.Gateway, echo_process: int) -> None:
+    """Gateway, client and forward are in this process, whose interpreter waits in C with its lock held until somebody
+    outside has had 500 answers: no thread of ours that wants the lock could have given one."""
+    holding_the_lock = ctypes.PyDLL(None)
+    reader, writer = os.pipe()
+    async with gateway.forward("127.0.0.1:0", "127.0.0.1", echo_process) as forward:
+        command = [sys.executable, "-c", PINGER, str(forward.address.port), str(writer)]
+        with subprocess.Popen(command, pass_fds=[writer]) as pinger:  # noqa: ASYNC220 -- the loop is to stand still
+            said = ctypes.create_string_buffer(1)
+            holding_the_lock.read(reader, said, 1)
+        os.close(reader)
+        os.close(writer)
+    assert (said.value, pinger.returncode) == (b"+", 0)
