@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.tls import Epoch
 
+from rig import wire
 from rig.peer import RawPeer
 
 PING = 0x01
@@ -64,6 +65,19 @@ def grant_nothing(peer: RawPeer) -> None:
 
     for method in ("_write_stream_limits", "_write_connection_limits"):
         setattr(peer._quic, method, nothing)
+
+
+def packet_of_datagrams(peer: RawPeer, datagrams: list[bytes]) -> bytes:
+    """Many DATAGRAM frames in one packet, for `send_datagram_frame`; from now on the peer sends nothing else by it."""
+
+    def as_it_is(builder: QuicPacketBuilder, data: bytes, frame_type: QuicFrameType) -> bool:
+        builder.start_frame(frame_type, capacity=1 + len(data)).push_bytes(data)
+        return True
+
+    peer._quic._write_datagram_frame = as_it_is  # type: ignore[method-assign]
+    frames = [wire.varint(QuicFrameType.DATAGRAM_WITH_LENGTH) + wire.varint(len(one)) + one for one in datagrams]
+    # The type of the first is written by aioquic.
+    return b"".join(frames)[1:]
 
 
 def first_flight(
