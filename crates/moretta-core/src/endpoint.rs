@@ -16,6 +16,7 @@ use quinn_proto::{
 
 use crate::cid::{CONNECTION_ID_OCTETS, SlotCids, UNROUTABLE_CONFIGURATION};
 use crate::config::{CoreConfig, Shared, TransportOptions};
+use crate::congestion::CongestionControl;
 use crate::ids::LinkId;
 use crate::random::Generator;
 use crate::store::Key;
@@ -193,6 +194,7 @@ fn transport(options: &TransportOptions, side: Side) -> TransportConfig {
     search.upper_bound(options.upper_mtu).black_hole_cooldown(BLACK_HOLE_COOLDOWN);
     let mut transport = TransportConfig::default();
     transport
+        .congestion_controller_factory(Arc::new(CongestionControl::default()))
         .initial_mtu(options.initial_mtu.max(options.min_mtu))
         .min_mtu(options.min_mtu)
         .mtu_discovery_config(options.mtu_discovery.then_some(search))

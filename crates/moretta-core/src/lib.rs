@@ -14,6 +14,7 @@ mod cid;
 mod client;
 mod coalesce;
 mod config;
+mod congestion;
 mod connection;
 mod core;
 mod counters;

@@ -10,6 +10,7 @@ use quinn_proto::{ConnectionError, TransportErrorCode, VarInt};
 
 use crate::Http3;
 use crate::config::CoreSnapshot;
+use crate::congestion::open_window;
 use crate::connection::{Connection, End, Stage};
 use crate::core::{Core, flow_id};
 use crate::endpoint::{Listener, Role};
@@ -223,6 +224,7 @@ impl Core {
             return;
         }
         connection.over = Some(failure);
+        open_window(&connection.quic);
         self.end_all_tunnels(connection, now, reason, out);
         self.connection_gone(connection);
     }

@@ -454,8 +454,11 @@ impl Core {
         self.http_output(connection, now, out);
         let progress = self.transmit(connection, now.instant, out);
         self.finish_emptied_tunnels(connection);
+        let was_open = connection.stage == Stage::Open;
         self.continue_drain(connection, now, out);
         self.library_events(connection, now, out);
+        // What was closed just now says goodbye in this turn, which may be the driver's last.
+        let closed_now = was_open && connection.stage == Stage::Closed;
         self.resume_flows(connection);
         let is_open = connection.stage == Stage::Open;
         let http = connection.http.poll_timeout().filter(|_| is_open);
@@ -464,7 +467,7 @@ impl Core {
         self.timers.set(connection.timer, at);
         if connection.drained {
             AfterSend::Drained
-        } else if progress == Progress::Sent || connection.http_dirty && connection.stage == Stage::Open {
+        } else if progress == Progress::Sent || closed_now || connection.http_dirty && connection.stage == Stage::Open {
             AfterSend::More
         } else {
             AfterSend::Done

@@ -121,6 +121,22 @@ fn at_the_deadline_a_draining_gateway_closes_what_is_left() {
     assert_eq!(world.nodes[0].core.connections(), 0);
 }
 
+/// RFC 9002 §7: CONNECTION_CLOSE is not subject to congestion control. A peer that was flooded hears the end at once.
+#[test]
+fn a_close_leaves_although_the_window_is_full() {
+    let (mut world, gateway) = World::pair();
+    let flow = world.open_udp(1, gateway, 1);
+    world.lose = Box::new(|_, from, _| from == support::SERVER.parse().unwrap());
+    for _ in 0..10 {
+        world.flow_input(1, flow, &[7; 12_000], 1200);
+        world.turn(1);
+    }
+    world.command(1, Command::CloseGateway(gateway));
+    world.run(A_WHILE);
+    assert_eq!(world.nodes[0].core.tunnels(), 0);
+    assert_eq!(last_close(&world), EndReason::ConnectionClosed);
+}
+
 #[test]
 fn close_ends_everything_at_once_on_either_side() {
     for node in [0, 1] {
