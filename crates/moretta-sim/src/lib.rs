@@ -12,6 +12,7 @@ mod peer;
 mod random;
 mod tls;
 mod trace;
+mod wiretap;
 mod world;
 
 pub use link::{Fate, Link, LinkCounters, LinkModel};
@@ -21,4 +22,5 @@ pub use peer::{Peer, Received, bytes3};
 pub use random::Random;
 pub use tls::{Identity, SERVER_NAME, START, SetupError};
 pub use trace::{Trace, TraceEntry};
+pub use wiretap::Tally;
 pub use world::{ClientId, GatewaySpec, LISTENER_NAME, OpenedTunnel, PeerId, SiteId, TargetKind, World};

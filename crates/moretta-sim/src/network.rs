@@ -1,6 +1,6 @@
 //! Hosts, paths between them, address translation, and the packets under way.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -8,6 +8,7 @@ use crate::{
     link::{Fate, Link, LinkCounters, LinkModel},
     random::Random,
     trace::{Trace, TraceEntry},
+    wiretap::{Secrets, Seen, Tally, Wiretap},
 };
 
 /// A machine: paths are between machines, sockets are on them.
@@ -45,6 +46,14 @@ pub struct NetworkCounters {
     pub no_mapping: u64,
 }
 
+#[derive(Debug)]
+struct UnderWay {
+    link: (HostId, HostId),
+    /// What the wiretap has read, if the packet is whole.
+    seen: Option<Seen>,
+    arrival: Arrival,
+}
+
 /// The wires of a world. Time is an argument; the order of arrivals is total: by time, then by sending.
 #[derive(Debug)]
 pub struct Network {
@@ -57,10 +66,11 @@ pub struct Network {
     inside: BTreeMap<SocketAddr, SocketAddr>,
     links: BTreeMap<(HostId, HostId), Link>,
     default_model: LinkModel,
-    under_way: BTreeMap<(Duration, u64), ((HostId, HostId), Arrival)>,
+    under_way: BTreeMap<(Duration, u64), UnderWay>,
     sent: u64,
     trace: Trace,
     counters: NetworkCounters,
+    wiretap: Option<Wiretap>,
 }
 
 impl Network {
@@ -77,7 +87,18 @@ impl Network {
             sent: 0,
             trace: Trace::default(),
             counters: NetworkCounters::default(),
+            wiretap: None,
         }
+    }
+
+    /// Somebody listens from now on; the log that clients give their secrets to.
+    pub(crate) fn tap(&mut self) -> Arc<Secrets> {
+        self.wiretap.get_or_insert_default().secrets()
+    }
+
+    /// What the wiretap has counted, from the client at `host` or towards it.
+    pub fn tally(&self, host: HostId, from_client: bool) -> Tally {
+        self.wiretap.as_ref().map_or_else(Tally::default, |wiretap| wiretap.tally(host, from_client))
     }
 
     /// Puts a socket on a host.
@@ -134,6 +155,8 @@ impl Network {
 
     /// Sends from a socket. What has no destination vanishes, counted.
     pub fn send(&mut self, now: Duration, socket: SocketAddr, to: SocketAddr, ecn: u8, data: &Bytes) {
+        let source = self.sockets.get(&socket).copied();
+        let seen = self.wiretap.as_mut().zip(source).and_then(|(wiretap, host)| wiretap.see(host, data));
         let destination = match self.inside.get(&to) {
             Some(inside) => *inside,
             // Behind a translator nobody is reached by his own address.
@@ -143,8 +166,7 @@ impl Network {
             }
             None => to,
         };
-        let (Some(&source_host), Some(&target_host)) = (self.sockets.get(&socket), self.sockets.get(&destination))
-        else {
+        let (Some(source_host), Some(&target_host)) = (source, self.sockets.get(&destination)) else {
             self.counters.no_route += 1;
             return;
         };
@@ -155,13 +177,17 @@ impl Network {
             Fate::Doubled(first, second) => &[*first, *second],
             Fate::Lost | Fate::TooLong | Fate::QueueFull => &[],
         };
-        let data = if let Fate::Corrupted(_, bit) = fate { &flipped(data, bit) } else { data };
+        let (data, seen) = match fate {
+            Fate::Corrupted(_, bit) => (&flipped(data, bit), None),
+            Fate::Arrives(_) | Fate::Doubled(..) | Fate::Lost | Fate::TooLong | Fate::QueueFull => (data, seen),
+        };
         self.trace.push(TraceEntry { time: now, direction, bytes: data.len(), copies: ways.len() as u8 });
         let from = self.outside_address(socket);
         for way in ways {
             let packet = Packet { from, to, ecn, data: data.clone() };
             let arrival = Arrival { socket: destination, packet };
-            self.under_way.insert((now + *way, self.sent), ((source_host, target_host), arrival));
+            let under_way = UnderWay { link: (source_host, target_host), seen, arrival };
+            self.under_way.insert((now + *way, self.sent), under_way);
             self.sent += 1;
         }
     }
@@ -178,12 +204,15 @@ impl Network {
             if entry.key().0 > now {
                 return None;
             }
-            let ((source_host, target_host), arrival) = entry.remove();
+            let UnderWay { link: (source_host, target_host), seen, arrival } = entry.remove();
             let reachable = match self.inside.get(&arrival.packet.to) {
                 Some(inside) => *inside == arrival.socket,
                 None => arrival.packet.to == arrival.socket && !self.outside.contains_key(&arrival.socket),
             };
             if reachable && self.sockets.contains_key(&arrival.socket) {
+                if let (Some(wiretap), Some(seen)) = (&mut self.wiretap, seen) {
+                    wiretap.arrived(&seen);
+                }
                 return Some(arrival);
             }
             self.counters.no_mapping += 1;
@@ -202,13 +231,17 @@ impl Network {
     }
 }
 
-/// The packet with one bit flipped. The first bit stays: a short header taken for a long one would be read on in what is
-/// encrypted, which no seed repeats.
+/// The packet with one bit flipped. What says how to read on stays whole: the first bit of a short header, and of packets
+/// with long headers everything but the seal of the last. Else ciphertext would be read as lengths, which no seed repeats.
 fn flipped(data: &Bytes, bit: u64) -> Bytes {
+    const LONG_HEADER: u8 = 0x80;
+    const SEAL_BITS: u64 = 16 * 8;
     let mut data = data.to_vec();
-    let bits = (data.len() as u64 * 8).saturating_sub(1);
-    let bit = bit.checked_rem(bits).map_or(0, |bit| bit as usize + 1);
-    if let Some(byte) = data.get_mut(bit / 8) {
+    let bits = data.len() as u64 * 8;
+    let is_long = data.first().is_some_and(|first| first & LONG_HEADER != 0);
+    let kept = if is_long { bits.saturating_sub(SEAL_BITS) } else { 1 };
+    let bit = kept + bit.checked_rem(bits.saturating_sub(kept)).unwrap_or(0);
+    if let Some(byte) = data.get_mut((bit / 8) as usize) {
         *byte ^= 0x80 >> (bit % 8);
     }
     data.into()
@@ -269,12 +302,16 @@ mod tests {
     }
 
     #[test]
-    fn a_corrupted_packet_differs_in_one_bit_and_never_in_its_first() {
-        let data = Bytes::from_static(&[0xa5; 9]);
-        for bit in 0..1000 {
-            let changed = flipped(&data, bit);
-            let bits: u32 = data.iter().zip(&changed).map(|(a, b)| (a ^ b).count_ones()).sum();
-            assert_eq!((bits, changed[0] & 0x80), (1, 0x80), "bit {bit}");
+    fn a_corrupted_packet_differs_in_one_bit_and_can_still_be_parsed() {
+        for (first, kept) in [(0x45, 0), (0xc5, 24)] {
+            let data = Bytes::from(vec![first; 40]);
+            for bit in 0..1000 {
+                let changed = flipped(&data, bit);
+                let bits: u32 = data.iter().zip(&changed).map(|(a, b)| (a ^ b).count_ones()).sum();
+                assert_eq!(bits, 1, "bit {bit}");
+                assert_eq!(data[..kept], changed[..kept], "bit {bit}");
+                assert_eq!(data[0] & 0x80, changed[0] & 0x80, "bit {bit}");
+            }
         }
         assert_eq!(flipped(&Bytes::new(), 7), Bytes::new());
     }

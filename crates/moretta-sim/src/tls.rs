@@ -14,6 +14,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
+use crate::wiretap::Secrets;
+
 /// Unix time when every world begins: 1 January 2027.
 pub const START: Duration = Duration::from_secs(1_798_761_600);
 
@@ -89,6 +91,11 @@ impl Identity {
     /// # Errors
     /// If the cryptographic library fails.
     pub fn client(&self) -> Result<Arc<ClientConfig>, SetupError> {
+        self.client_with(None)
+    }
+
+    /// The same, telling its secrets to `log`.
+    pub(crate) fn client_with(&self, log: Option<Arc<Secrets>>) -> Result<Arc<ClientConfig>, SetupError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).map_err(setup)?;
         let mut config = ClientConfig::builder_with_details(Self::provider(), Arc::new(FixedTime))
@@ -97,6 +104,9 @@ impl Identity {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h3".to_vec()];
+        if let Some(log) = log {
+            config.key_log = log;
+        }
         Ok(Arc::new(config))
     }
 }

@@ -98,7 +98,7 @@ impl World {
             link,
             remotes,
             server_name: SERVER_NAME.to_owned(),
-            tls: self.identity.client()?,
+            tls: self.identity.client_with(self.secrets.clone())?,
             template,
             deadline: self.instant() + timeout,
         };

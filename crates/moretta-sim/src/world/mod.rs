@@ -12,6 +12,7 @@ mod target;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,7 @@ use crate::{
     random::Random,
     tls::{Identity, START, SetupError},
     trace::Trace,
+    wiretap::Secrets,
 };
 use gateway::Site;
 use node::Node;
@@ -79,6 +81,7 @@ pub struct World {
     scheduled: BTreeMap<(Duration, u64), Scheduled>,
     schedules: u64,
     watched: bool,
+    secrets: Option<Arc<Secrets>>,
 }
 
 impl World {
@@ -104,12 +107,18 @@ impl World {
             scheduled: BTreeMap::new(),
             schedules: 0,
             watched: false,
+            secrets: None,
         })
     }
 
     /// The seed it was made from, to print.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// From now on the DATAGRAM frames of clients that connect are counted on the wire: [`Network::tally`].
+    pub fn tap_wires(&mut self) {
+        self.secrets = Some(self.network.tap());
     }
 
     /// From now on every core's queues are held against their bounds after each of its turns, and its totals against
@@ -177,7 +186,13 @@ impl World {
     pub fn add_peer(&mut self, address: SocketAddr, remote: SocketAddr) -> Result<PeerId, SetupError> {
         let host = self.add_host();
         let mut random = Random::new(self.seed, &format!("peer {}", self.peers.len()));
-        let peer = Peer::connect(self.instant(), address, remote, self.identity.client()?, &mut random)?;
+        let peer = Peer::connect(
+            self.instant(),
+            address,
+            remote,
+            self.identity.client_with(self.secrets.clone())?,
+            &mut random,
+        )?;
         let index = self.peers.len();
         self.peers.push(peer);
         self.add_socket(address, host, Owner::Peer(index));

@@ -41,11 +41,6 @@ impl Direction {
         Ok(())
     }
 
-    /// How many were offered.
-    pub(crate) fn offered(&self) -> u64 {
-        self.offered.len() as u64
-    }
-
     /// What was offered and has not come out.
     pub(crate) fn missing(&self) -> Vec<u64> {
         self.offered.iter().filter(|(_, delivered)| !**delivered).map(|(serial, _)| *serial).collect()
