@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ from aioquic.tls import Epoch
 from rig import wire
 from rig.fixtures import Target
 from rig.neighbour import Neighbour
-from rig.packets import first_flight, inject, packet, withhold_acks
+from rig.packets import first_flight, inject, packet, probe, withhold_acks
 from rig.peer import RawPeer, connect_udp_fields
 from rig.victim import Victim
 
@@ -114,12 +115,9 @@ async def test_valid_packets_from_many_ports_cost_nothing_and_are_not_believed(
 
 
 @pytest.mark.known("K-8")
-@pytest.mark.xfail(
-    strict=True,
-    reason="records take the address of the path in use, and quinn-proto 0.11 does not say whether that is validated",
-)
+@pytest.mark.parametrize("answer", [b"", b"\x1b" + bytes(8)], ids=["silent", "a made-up answer to the challenge"])
 async def test_a_tunnel_asked_for_from_an_address_that_nobody_proved_is_not_written_to_its_account(
-    victim: Victim, target: Target
+    victim: Victim, target: Target, answer: bytes
 ) -> None:
     """Whoever has a connection may write any sender on its packets: such a one must not stand in a record."""
     async with victim.client() as peer:
@@ -127,8 +125,16 @@ async def test_a_tunnel_asked_for_from_an_address_that_nobody_proved_is_not_writ
         assert peer._transport is not None
         own_port = peer._transport.get_extra_info("sockname")[1]
         head = peer.headers_frame(connect_udp_fields(victim.host, *target.address))
-        opened = victim.counter("core.tunnels_opened")
+        opened, migrated = victim.counter("core.tunnels_opened"), victim.counter("core.connections_migrated")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
+            if answer:
+                elsewhere.settimeout(5)
+                # Large enough for several packets back, of which the first holds the challenge.
+                elsewhere.sendto(packet(peer._quic, bytes(1100)), victim.address)
+                await victim.until(lambda stats: stats["core"]["connections_migrated"] > migrated, "the move")
+                assert elsewhere.recv(2048)
+                elsewhere.sendto(packet(peer._quic, answer + bytes(1100)), victim.address)
+                assert elsewhere.recv(2048)
             frames = b"\x0a\x00" + wire.varint(len(head)) + head
             elsewhere.sendto(packet(peer._quic, frames), victim.address)
             await victim.until(lambda stats: stats["core"]["tunnels_opened"] > opened, "the tunnel")
@@ -303,6 +309,34 @@ async def test_with_retry_it_gets_no_more_than_it_sent(open_victim: OpenVictim) 
             sent = sum(sender.sendto(datagram, victim.address) for datagram in first_flight(victim.address)[1])
             assert 0 < heard(sender) <= sent
         assert victim.counter("core.retries_sent") >= 1
+
+
+@pytest.mark.known("K-36")
+@pytest.mark.parametrize("frames", ["a move", "a probe"])
+async def test_an_address_that_a_client_only_claims_gets_no_more_than_the_client_paid_for(
+    victim: Victim, frames: str
+) -> None:
+    """Small packets of a living connection from a port at which nobody answers, by turns with its own: to the gateway
+    each is a move, or a question whether the new address is reached."""
+    async with victim.client() as peer:
+        await peer.settled()
+        home = peer._quic._network_paths[0].bytes_sent
+        setattr(peer, "datagram_received", lambda *_: None)  # noqa: B010 -- assigning to a method is what it does
+        sent = 0
+
+        async def taken(send: Callable[[], int]) -> int:
+            before = victim.counter("core.packets_received")
+            size = send()
+            await victim.until(lambda stats: stats["core"]["packets_received"] > before, "the packet")
+            return size
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
+            for _ in range(50):
+                claim = packet(peer._quic, b"") if frames == "a move" else probe(peer._quic)
+                sent += await taken(functools.partial(elsewhere.sendto, claim, victim.address))
+                home += await taken(functools.partial(inject, peer, b""))
+            gone = heard(elsewhere, 0.5)
+        assert 0 < gone <= 3 * sent + home, (gone, sent, home)
 
 
 def heard(receiver: socket.socket, seconds: float = 1.5) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from rig import wire
 from rig.peer import RawPeer
 
 PING = 0x01
+PADDING = 0x00
 PACKET_TYPES = {
     Epoch.INITIAL: QuicPacketType.INITIAL,
     Epoch.HANDSHAKE: QuicPacketType.HANDSHAKE,
@@ -23,8 +25,8 @@ PACKET_TYPES = {
 }
 
 
-def packet(quic: QuicConnection, frames: bytes, epoch: Epoch = Epoch.ONE_RTT) -> bytes:
-    """One datagram with a PING and `frames`, taking the connection's next packet number."""
+def packet(quic: QuicConnection, frames: bytes, epoch: Epoch = Epoch.ONE_RTT, *, first: int = PING) -> bytes:
+    """One datagram with a frame of type `first` and `frames` behind it, taking the connection's next packet number."""
     assert quic._version is not None
     builder = QuicPacketBuilder(
         host_cid=quic.host_cid,
@@ -36,17 +38,24 @@ def packet(quic: QuicConnection, frames: bytes, epoch: Epoch = Epoch.ONE_RTT) ->
         version=quic._version,
     )
     builder.start_packet(PACKET_TYPES[epoch], quic._cryptos[epoch])
-    builder.start_frame(PING, capacity=1 + len(frames)).push_bytes(frames)
+    builder.start_frame(first, capacity=1 + len(frames)).push_bytes(frames)
     datagrams, _ = builder.flush()
     quic._packet_number = builder.packet_number
     assert len(datagrams) == 1
     return bytes(datagrams[0])
 
 
-def inject(peer: RawPeer, frames: bytes) -> None:
-    """Sends `frames` in a packet of their own, past all limits and books of the peer's own QUIC."""
+def probe(quic: QuicConnection) -> bytes:
+    """A packet that asks whether its sender's address is reached, smaller than allowed, and is no reason to move there."""
+    return packet(quic, b"\x1a" + os.urandom(8), first=PADDING)
+
+
+def inject(peer: RawPeer, frames: bytes) -> int:
+    """Sends `frames` in a packet of their own, past all limits and books of the peer's own QUIC; says how large it is."""
     assert peer._transport is not None
-    peer._transport.sendto(packet(peer._quic, frames), peer._quic.get_peer_address())
+    datagram = packet(peer._quic, frames)
+    peer._transport.sendto(datagram, peer._quic.get_peer_address())
+    return len(datagram)
 
 
 def withhold_acks(peer: RawPeer) -> None:

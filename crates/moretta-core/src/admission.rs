@@ -89,7 +89,7 @@ impl Core {
             opening: None,
             path: FlowPath::ETHERNET,
             listener: Arc::clone(&listener.name),
-            client: connection.quic.remote_address(),
+            client: connection.address.known(),
             request,
             arrived: now,
             opened: None,

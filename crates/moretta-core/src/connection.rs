@@ -11,6 +11,7 @@ use moretta_proto::tunnel::budget::CapsuleBudget;
 use quinn_proto::{ConnectionEvent, ConnectionHandle};
 
 use crate::Http3;
+use crate::address::PeerAddress;
 use crate::endpoint::Listener;
 use crate::output::GatewayFailure;
 use crate::store::Key;
@@ -61,7 +62,7 @@ pub(crate) struct Connection {
     pub(crate) http_dirty: bool,
     /// Packets that the endpoint sorted to us and that are not decrypted yet.
     pub(crate) inbox: VecDeque<ConnectionEvent>,
-    /// The peer's address as of the last turn.
+    /// Where packets to the peer go, as of the last turn.
     pub(crate) remote: SocketAddr,
     /// The stream that was last read with success in this turn.
     pub(crate) last_read: Option<u64>,
@@ -88,8 +89,8 @@ pub(crate) struct Connection {
     pub(crate) capsule_budget: CapsuleBudget,
     /// What was handed to the library's datagram queue.
     pub(crate) feed: Feed,
-    /// A token had proved the client's address before the handshake began.
-    pub(crate) address_validated: bool,
+    /// Where the peer is, as far as it has proved that.
+    pub(crate) address: PeerAddress,
     /// Bytes of the largest packet now.
     pub(crate) max_packet: usize,
     /// The largest HTTP Datagram (prefix included) that fits now; `None` if the peer takes none.
@@ -125,6 +126,7 @@ impl Connection {
             endpoint,
             handle,
             remote: quic.remote_address(),
+            address: PeerAddress::proved(quic.remote_address()),
             max_packet: usize::from(quic.stats().path.current_mtu),
             quic,
             http,
@@ -151,7 +153,6 @@ impl Connection {
             finishing: Vec::new(),
             capsule_budget: CapsuleBudget::new(capsule_bytes),
             feed: Feed::default(),
-            address_validated: false,
             max_datagram: None,
             datagrams: false,
             drain: DrainStage::Not,

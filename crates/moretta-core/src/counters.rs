@@ -57,6 +57,8 @@ counters! {
         dropped_no_connection,
         /// Answers of an endpoint (Retry, version negotiation, stateless reset, refusal) that found no room.
         dropped_endpoint_answers,
+        /// Packets for an address that is not proved and has had three times what came from there.
+        dropped_unproved_address,
         /// Version negotiations, stateless resets and refusals sent by endpoints.
         endpoint_answers,
 

@@ -130,10 +130,11 @@ impl Core {
         let Some(endpoint) = self.endpoints.get_mut(arrival.endpoint) else { return };
         self.answers.scratch.clear();
         let scratch = &mut self.answers.scratch;
+        let bytes = packet.len();
         let event = endpoint.quic.handle(now.instant, arrival.remote, arrival.local, ecn, packet, scratch);
         match event {
             None => {}
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => self.sort(arrival.endpoint, handle, event),
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => self.sort(arrival, bytes, handle, event),
             Some(DatagramEvent::NewConnection(incoming)) => self.first_packet(arrival, incoming),
             Some(DatagramEvent::Response(transmit)) => {
                 self.counters.endpoint_answers += 1;
@@ -150,12 +151,13 @@ impl Core {
     }
 
     /// Puts a packet into its connection's inbox.
-    fn sort(&mut self, endpoint: Key, handle: ConnectionHandle, event: ConnectionEvent) {
-        let key = self.endpoints.get(endpoint).and_then(|endpoint| endpoint.connection(handle));
+    fn sort(&mut self, arrival: Arrival, bytes: usize, handle: ConnectionHandle, event: ConnectionEvent) {
+        let key = self.endpoints.get(arrival.endpoint).and_then(|endpoint| endpoint.connection(handle));
         let Some((key, connection)) = key.and_then(|key| Some((key, self.connections.get_mut(key)?))) else {
             self.counters.dropped_no_connection += 1;
             return;
         };
+        connection.address.received(arrival.remote, bytes);
         if connection.inbox.len() >= INBOX_PACKETS {
             self.counters.dropped_inbox_full += 1;
             return;

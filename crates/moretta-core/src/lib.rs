@@ -9,6 +9,7 @@
 //! the same inputs it repeats itself, so that whole worlds run in a test. `moretta-engine` drives it in the product,
 //! `moretta-sim` under a virtual clock.
 
+mod address;
 mod admission;
 mod cid;
 mod client;

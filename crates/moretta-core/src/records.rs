@@ -48,7 +48,7 @@ impl Core {
         let facts = TunnelFacts {
             tunnel,
             listener: Arc::clone(listener),
-            client: connection.quic.remote_address(),
+            client: connection.address.known(),
             protocol: "",
             target_host: String::new(),
             target_port: 0,

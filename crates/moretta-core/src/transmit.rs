@@ -9,15 +9,14 @@ use std::time::Instant;
 
 use moretta_proto::error::DropReason;
 
-use crate::connection::{Connection, End, Stage};
+use crate::address::Watch;
+use crate::connection::Connection;
 use crate::core::Core;
 use crate::output::{Outputs, TrainHeader};
 use crate::queue::TunnelQueue;
 
 /// Bytes of one train: the kernel takes 65,507 bytes of UDP payload in one segmented send.
 const TRAIN_BYTES: usize = 64_000;
-/// No server takes a first packet that is smaller (RFC 9000 §14.1).
-const FIRST_PACKET_BYTES: u64 = 1200;
 /// What a DATAGRAM frame adds to its payload (type and length), and with the AEAD tag and header some slack: only an
 /// estimate of how much fills a train.
 const FRAME_OVERHEAD: usize = 3;
@@ -61,22 +60,6 @@ pub(crate) enum Progress {
     Done,
 }
 
-/// How many packets of `packet` bytes may go to a client whose address is not validated: three times what it sent
-/// (RFC 9000 §8.1, K-36). The library keeps that limit itself, but for a last packet that may begin below and end above.
-fn unvalidated_packets(connection: &Connection, packet: usize) -> usize {
-    if connection.stage != Stage::Handshaking
-        || connection.address_validated
-        || !matches!(connection.end, End::Server(_))
-    {
-        return usize::MAX;
-    }
-    let stats = connection.quic.stats();
-    // The library does not count the first packet.
-    let received = FIRST_PACKET_BYTES + stats.udp_rx.bytes;
-    let left = received.saturating_mul(3).saturating_sub(stats.udp_tx.bytes);
-    usize::try_from(left).unwrap_or(usize::MAX) / packet
-}
-
 impl Core {
     /// One train of streams and one of datagrams.
     pub(crate) fn transmit(&mut self, connection: &mut Connection, now: Instant, out: &mut Outputs) -> Progress {
@@ -107,16 +90,28 @@ impl Core {
         let link = endpoint.link;
         let packet = connection.max_packet.max(1200);
         let segments = (TRAIN_BYTES / packet).clamp(1, self.quic.config().transport.max_segments.max(1));
-        let segments = segments.min(unvalidated_packets(connection, packet));
+        // The library keeps the limit of an unproved address too, but for a last packet that may begin below and end
+        // above it, and begins anew with each change of address.
+        let segments = segments.min(connection.address.packets_to(connection.quic.remote_address(), packet));
         if segments == 0 {
             return Progress::Done;
         }
+        let watch = Watch::begin(connection);
         let mut buffer = out.take_buffer();
         let Some(transmit) = connection.quic.poll_transmit(now, segments, &mut buffer) else {
             out.return_buffer(buffer);
             return Progress::Done;
         };
         buffer.truncate(transmit.size);
+        if let Some(watch) = watch {
+            watch.end(connection, transmit.destination);
+        }
+        // Answers to a challenge go where it came from.
+        if !connection.address.may_send(transmit.destination, buffer.len()) {
+            self.counters.dropped_unproved_address += 1;
+            out.return_buffer(buffer);
+            return Progress::Sent;
+        }
         self.counters.packets_sent += transmit.segment_size.map_or(1, |size| buffer.len().div_ceil(size.max(1))) as u64;
         self.counters.bytes_sent += buffer.len() as u64;
         let header = TrainHeader {

@@ -11,6 +11,7 @@ use moretta_proto::Now;
 use moretta_proto::error::EndReason;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, EndpointEvent, Event as QuicEvent};
 
+use crate::address::PeerAddress;
 use crate::connection::{Connection, DrainStage, End, Parts, Stage};
 use crate::core::{Core, flow_id};
 use crate::endpoint::Role;
@@ -34,6 +35,8 @@ const TIMERS_PER_TURN: usize = 4096;
 const TUNNEL_STEPS_PER_TURN: usize = 256;
 /// Datagrams for which there was no tunnel yet, kept until the end of the turn.
 pub(crate) const STRAYS_PER_TURN: usize = 64;
+/// No server takes a first packet that is smaller (RFC 9000 §14.1).
+const FIRST_PACKET_BYTES: u64 = 1200;
 /// How long a client has for its handshake: a half-open connection costs as much as an open one.
 const HANDSHAKE_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 /// A connection that is over is forgotten after this time, although its endpoint has not drained it; the library's own
@@ -129,8 +132,12 @@ impl Core {
                     self.counters.connections_accepted += 1;
                     self.half_open += 1;
                     let key = self.add_connection(now, key, handle, quic, End::Server(listener));
-                    if let Some(connection) = self.connections.get_mut(key) {
-                        connection.address_validated = address_validated;
+                    if let Some(connection) = self.connections.get_mut(key)
+                        && !address_validated
+                    {
+                        // The library counts all but the first packet.
+                        let received = FIRST_PACKET_BYTES + connection.quic.stats().udp_rx.bytes;
+                        connection.address = PeerAddress::claimed(connection.remote, received);
                     }
                 }
                 Ok(Err(error)) => {
@@ -407,6 +414,8 @@ impl Core {
         self.counters.connections_established += 1;
         if matches!(connection.end, End::Server(_)) {
             self.half_open -= 1;
+            // Who can finish a handshake has received its messages (RFC 9000 §8.1). Until now there was one address.
+            connection.address.prove(connection.address.known());
         }
         connection.stage = Stage::Open;
         connection.give_up_at = None;

@@ -155,6 +155,8 @@ pub struct Node {
     pub names: BTreeMap<String, Result<Vec<IpAddr>, ResolveError>>,
     pub answer_names: bool,
     pub asked: Vec<moretta_core::QueryId>,
+    /// On whose account.
+    pub asked_for: Vec<IpAddr>,
     pub cancelled: Vec<moretta_core::QueryId>,
     pub limits: Vec<(FlowId, usize)>,
 }
@@ -279,6 +281,7 @@ impl World {
             names: BTreeMap::new(),
             answer_names: true,
             asked: Vec::new(),
+            asked_for: Vec::new(),
             cancelled: Vec::new(),
             limits: Vec::new(),
         });
@@ -469,8 +472,9 @@ impl World {
             Action::ResumeFlow { flow } => node.resumed.push(flow),
             Action::ReadFlowPath { flow } => node.asked_paths.push(flow),
             Action::FlowLimit { flow, max_datagram_bytes } => node.limits.push((flow, max_datagram_bytes)),
-            Action::Resolve { query, name, .. } => {
+            Action::Resolve { query, name, source } => {
                 node.asked.push(query);
+                node.asked_for.push(source);
                 if node.answer_names {
                     let result = node.names.get(name.as_str()).cloned().unwrap_or(Err(ResolveError::NxDomain));
                     node.core.handle(now, Input::Resolved { query, result });
