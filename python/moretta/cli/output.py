@@ -122,7 +122,7 @@ def report(error: BaseException) -> int:
 
 def _with_next_step(error: MorettaError) -> str:
     text = str(error).strip().rstrip(".") or type(error).__name__
-    if isinstance(error, GatewayUnreachable | ListenError) and _REMEDY.search(text):
+    if isinstance(error, GatewayUnreachable | GatewayClosed | ListenError) and _REMEDY.search(text):
         return text  # the engine's own sentence has its next step
     if type(error) is ListenError and error.code == "system_error":
         return f"{text}; choose an address of this machine"

@@ -14,6 +14,8 @@ from moretta.cli import output
         (errors.ConfigurationError(errors.Problem("a", "b", "c")), 3, "moretta: a: b; c"),
         (errors.GatewayUnreachable("no answer from 192.0.2.1:443"), 5, "check the address"),
         (errors.GatewayUnreachable("no answer: check address, port and firewall"), 5, "firewall\n"),
+        (errors.GatewayClosed("the gateway lost its state: connect again"), 5, "connect again\n"),
+        (errors.GatewayClosed("the connection ended"), 5, "; try again; the gateway's log"),
         (errors.ConfigurationError(errors.Problem("ca_file", "no PEM")), 3, "moretta: argument --ca: no PEM"),
         (errors.ListenError("cannot bind 192.0.2.1:1", "system_error"), 1, "an address of this machine"),
         (errors.GatewayUntrusted("the certificate is of an unknown authority"), 5, "--ca"),

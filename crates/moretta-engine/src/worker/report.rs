@@ -213,7 +213,7 @@ fn sentence(failure: &GatewayFailure) -> String {
         }
         GatewayFailure::Link(detail) => format!("the local socket failed: {detail}"),
         GatewayFailure::Closed => "closed by this side".into(),
-        GatewayFailure::GoingAway => "the gateway is going away".into(),
+        GatewayFailure::GoingAway => "the gateway is going away: connect again, to another if there is one".into(),
         GatewayFailure::Internal => "our own code failed; this is a bug".into(),
     }
 }
