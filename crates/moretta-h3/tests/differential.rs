@@ -11,13 +11,15 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use moretta_h3::code::{H3_FRAME_UNEXPECTED, H3_ID_ERROR};
+use moretta_h3::code::{
+    H3_CLOSED_CRITICAL_STREAM, H3_FRAME_UNEXPECTED, H3_ID_ERROR, QPACK_DECODER_STREAM_ERROR, QPACK_ENCODER_STREAM_ERROR,
+};
 use moretta_h3::h3wire_adapter::Connection as Theirs;
 use moretta_h3::{Config, Connection as Ours, Event, Role};
-use support::script::{Outcome, Script, by_stream, mutated, play};
+use support::script::{Outcome, Script, by_stream, heads, mutated, play};
 use support::{
     CONNECT_UDP, GET, Http3, Pair, Random, fields, frame, headers, request, response, settings, varint, with,
 };
@@ -179,6 +181,90 @@ fn mutated_unidirectional_streams_have_the_same_outcome() {
             compare(role, &script, &format!("seed {seed}"));
         }
     }
+}
+
+/// What may stand on the streams of RFC 9204 §4.3 and §4.4: every instruction with small, large and largest integers.
+fn qpack_instructions(random: &mut Random) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..random.below(4) {
+        // Set capacity, insert (static and dynamic name, literal name), duplicate; on the other stream acknowledgement,
+        // cancellation, increment.
+        let (flags, bits) =
+            *random.pick(&[(0x20, 5), (0xc0, 6), (0x80, 6), (0x40, 5), (0x00, 5), (0x80, 7), (0x00, 6)]);
+        let most = (1_u64 << bits) - 1;
+        match random.below(5) {
+            0 => bytes.push(flags),
+            1 => bytes.push(flags | random.below(most) as u8),
+            2 => bytes.extend([flags | most as u8, random.below(0x80) as u8]),
+            3 => bytes.extend([flags | most as u8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f]),
+            _ => bytes.extend([flags | most as u8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),
+        }
+        bytes.extend((0..random.below(4)).map(|_| random.next() as u8));
+    }
+    bytes
+}
+
+#[test]
+fn mutated_qpack_streams_have_the_same_outcome() {
+    let mut codes = BTreeSet::new();
+    for role in [Role::Server, Role::Client] {
+        for seed in 0..20_000 {
+            let mut random = Random(seed);
+            let first = if role == Role::Server { 2 } else { 7 };
+            let bytes = [varint(2 + random.below(2)), qpack_instructions(&mut random)].concat();
+            let cut = random.below(bytes.len() as u64 + 1) as usize;
+            let (one, two) = bytes.split_at(cut);
+            let script = vec![(first, one.to_vec(), false), (first, two.to_vec(), random.below(8) == 0)];
+            compare(role, &script, &format!("seed {seed}"));
+            codes.insert(match play::<Ours>(role, &script).0 {
+                Outcome::Connection(code) => Some(code),
+                Outcome::Streams(_) => None,
+            });
+        }
+    }
+    let faults = [QPACK_ENCODER_STREAM_ERROR, QPACK_DECODER_STREAM_ERROR, H3_CLOSED_CRITICAL_STREAM].map(Some);
+    assert!(codes.contains(&None) && faults.iter().all(|code| codes.contains(code)), "{codes:x?}");
+}
+
+/// A connection as a whole: control and QPACK streams with what belongs there and what does not, and requests, in any
+/// order and interleaved. At most one message is damaged, so that a difference has one reason.
+#[test]
+fn conversations_with_a_fault_have_the_same_outcome() {
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for role in [Role::Server, Role::Client] {
+        for seed in 0..20_000 {
+            let mut random = Random(seed);
+            let first = if role == Role::Server { 2 } else { 7 };
+            let mut control = vec![0];
+            control.extend(settings(&[(0x08, 1), (0x33, random.below(2)), (0x21, random.next() >> 30)]));
+            for _ in 0..random.below(3) {
+                let kind = *random.pick(&[0x07, 0x0d, 0x03, 0x21, 0x0f_0700, 0x04, 0x00, 0x02]);
+                control.extend(frame(kind, &varint(4 * random.below(4))));
+            }
+            let whole = random.pick(&heads(role)).clone();
+            let (damaged, fin) = mutated(&mut random, role);
+            let mut script: Vec<_> = vec![
+                (first, control, random.below(16) == 0),
+                (first + 4, [vec![2], qpack_instructions(&mut random)].concat(), false),
+                (first + 8, [vec![3], qpack_instructions(&mut random)].concat(), false),
+                (0, whole, false),
+                (4, damaged, fin),
+            ];
+            if role == Role::Client {
+                // The peer's control stream is open already.
+                script.remove(0);
+            }
+            if random.below(4) > 0 {
+                script.retain(|(stream_id, ..)| ![first + 4, first + 8].contains(stream_id));
+            }
+            let at = random.below(script.len() as u64) as usize;
+            script.rotate_left(at);
+            if let Some(reason) = compare(role, &script, &format!("seed {seed}")) {
+                *reasons.entry(reason).or_default() += 1;
+            }
+        }
+    }
+    println!("{reasons:#?}");
 }
 
 /// The two QPACK implementations read each other, and agree on what cannot be read.
