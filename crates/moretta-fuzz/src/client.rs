@@ -72,6 +72,15 @@ mod tests {
         assert_eq!(counters("server-moves").datagrams_to_flows, 1);
     }
 
+    /// C-17, H3D-27, H3D-28: there are no remembered settings to be checked, because nothing is sent by them. Every run
+    /// looks at every packet; here a server whose ticket allows early data is met again.
+    #[test]
+    fn a_client_that_resumes_sends_no_early_data() {
+        let before = crate::tls::resumed();
+        assert_eq!(counters("connect-again").connections_established, 2);
+        assert!(crate::tls::resumed() > before, "the second connection did not resume the first");
+    }
+
     #[test]
     fn forged_frames_arrive() {
         assert_eq!(counters("frames-datagrams").datagrams_from_peer, 4);

@@ -8,24 +8,42 @@ mod setup;
 
 pub(crate) use actions::Op;
 use moretta_core::Counters;
+use quinn_proto::ConnectionError;
 
 /// One byte of settings, then actions.
 pub fn target(data: &[u8]) {
     run(data);
 }
 
-fn run(data: &[u8]) -> Counters {
+fn run(data: &[u8]) -> (Counters, Option<ConnectionError>) {
     run::Run::new(data.first().copied().unwrap_or_default()).finish(data.get(1..).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
+    use quinn_proto::TransportErrorCode;
+
     use super::*;
 
     /// What came of a seed; so that the harness reaches what it means to.
-    fn counters(seed: &str) -> Counters {
+    fn outcome(seed: &str) -> (Counters, Option<ConnectionError>) {
         let seeds = crate::seeds::core_datagrams();
         run(&seeds.iter().find(|candidate| candidate.name == seed).unwrap().bytes)
+    }
+
+    fn counters(seed: &str) -> Counters {
+        outcome(seed).0
+    }
+
+    /// RFC 9221 §3 (H3D-7).
+    #[test]
+    fn a_datagram_for_a_server_that_takes_none_is_a_protocol_violation() {
+        for seed in ["no-datagrams-frame", "no-datagrams-empty-frame"] {
+            let (counters, closed) = outcome(seed);
+            let Some(ConnectionError::ConnectionClosed(close)) = closed else { panic!("{seed}: {closed:?}") };
+            assert_eq!(close.error_code, TransportErrorCode::PROTOCOL_VIOLATION, "{seed}");
+            assert_eq!((counters.datagrams_from_peer, counters.tunnels_closed), (0, 1), "{seed}");
+        }
     }
 
     #[test]

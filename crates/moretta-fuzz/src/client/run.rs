@@ -11,6 +11,7 @@ use moretta_core::{
 };
 use moretta_sim::{Peer, Random, SERVER_NAME, bytes3};
 use moretta_wire::template::UriTemplate;
+use moretta_wire::varint;
 use quinn_proto::ServerConfig;
 
 use super::actions::{ANSWERS, Action, Change};
@@ -383,6 +384,8 @@ impl Run {
     fn arrive(&mut self, link: LinkId, at: SocketAddr, ecn: u8, packet: &[u8]) -> bool {
         let gateway = self.links[link.0 as usize];
         let client = address(9, 5000 + link.0 as u16);
+        // C-17: whoever could replay it could ask for a tunnel.
+        assert!(!has_early_data(packet), "early data");
         if self.settings.first_address_is_dead && at == ADDRESSES[0] {
             return false;
         }
@@ -460,4 +463,33 @@ impl Run {
         self.books.check_end(self.core.counters());
         assert_eq!((self.core.connections(), self.core.tunnels()), (0, 0));
     }
+}
+
+/// Whether a 0-RTT packet is among those of a datagram (RFC 9000 §12.2, §17.2).
+fn has_early_data(mut datagram: &[u8]) -> bool {
+    while let [first, _, _, _, _, rest @ ..] = datagram
+        && first & 0x80 != 0
+    {
+        let kind = first >> 4 & 3;
+        if kind == 1 {
+            return true;
+        }
+        // Retry, and version negotiation, are a server's.
+        let mut input = rest;
+        for _ in 0..2 {
+            let (length, after) = input.split_first().unwrap();
+            input = &after[usize::from(*length)..];
+        }
+        if kind == 0 {
+            input = &take_varint(input).1[take_varint(input).0..];
+        }
+        let (length, after) = take_varint(input);
+        datagram = &after[length..];
+    }
+    false
+}
+
+fn take_varint(bytes: &[u8]) -> (usize, &[u8]) {
+    let (value, used) = varint::decode(bytes).unwrap();
+    (usize::try_from(value).unwrap(), &bytes[used..])
 }

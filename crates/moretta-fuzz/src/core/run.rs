@@ -13,6 +13,7 @@ use moretta_core::{
 use moretta_proto::admission::{OpenError, ResolveError};
 use moretta_proto::ledger::{Ledger, LocalLedger};
 use moretta_sim::{Peer, Random, bytes3};
+use quinn_proto::ConnectionError;
 use quinn_proto::crypto::ClientConfig;
 use quinn_proto::crypto::rustls::QuicClientConfig;
 
@@ -112,15 +113,17 @@ impl Run {
         self.clients.last_mut().unwrap()
     }
 
-    pub(super) fn finish(mut self, data: &[u8]) -> Counters {
+    /// Gives also how the connection of the client that came last ended.
+    pub(super) fn finish(mut self, data: &[u8]) -> (Counters, Option<ConnectionError>) {
         let mut choices = Choices::new(data);
         while let Some(action) = Action::read(&mut choices) {
             self.apply(action);
             self.settle();
             self.check();
         }
+        let closed = self.client().peer.closed().cloned();
         self.end();
-        *self.core.counters()
+        (*self.core.counters(), closed)
     }
 
     fn apply(&mut self, action: Action<'_>) {
@@ -238,13 +241,17 @@ impl Run {
         let now = self.now.instant;
         let Client { peer, forge, .. } = self.client();
         forge.clear();
-        // A datagram of that size makes a packet with room enough. What is queued before it leaves before it.
+        // A datagram of that size makes a packet with room enough; where there are none, as many bytes on a stream. What
+        // is queued before it leaves before it.
         peer.turn(now);
-        if peer.send_datagram(Bytes::from(vec![0; frames.len().max(20)])) {
-            forge.push(frames);
-            self.flush_clients();
-            self.client().forge.clear();
+        let room = vec![0; frames.len().max(20)];
+        if !peer.send_datagram(Bytes::from(room.clone())) {
+            let Some(stream) = peer.open_uni() else { return };
+            peer.write(stream, &room, false);
         }
+        forge.push(frames);
+        self.flush_clients();
+        self.client().forge.clear();
     }
 
     fn answer(&mut self, answer: u8) {

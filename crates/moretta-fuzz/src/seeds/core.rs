@@ -96,6 +96,8 @@ pub(crate) fn core_datagrams() -> Vec<Seed> {
                 .down(0, 0, b"pong"),
         ),
         ("no-datagrams", Script::default().byte(4).ask(1).data_frame(0, capsule).down(0, 0, b"pong").up(0, b"x")),
+        ("no-datagrams-frame", Script::default().byte(4).ask(1).quic(&[0x31, 3, 0, 0, b'a'])),
+        ("no-datagrams-empty-frame", Script::default().byte(4).ask(1).quic(&[0x31, 0])),
         ("unknown-capsule-closes", tunnel().data_frame(0, &[0x21, 1, 0])),
         ("unknown-capsule-is-skipped", interop().ask(1).data_frame(0, &[0x21, 1, 0]).data_frame(0, capsule)),
         ("half-close", tunnel().up(0, b"x").byte(Op::Stream as u8 | HIGH).byte(0).sized(&[]).down(0, 0, b"late")),
