@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
+import select
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
 
-from rig.fixtures import Gateway, Target, udp_target
+from rig.fixtures import Gateway, OpenGateway, Target, udp_target
+from rig.namespace import beyond_a_tunnel_device
 from rig.peer import RawPeer
 
 pytestmark = pytest.mark.asyncio
@@ -103,3 +107,39 @@ async def test_an_ipv6_datagram_leaves_without_a_fragment_header(
     packet = await packet_with(loopback_capture, payload, partial(peer.send_http_datagram, stream_id, payload))
     assert packet[0] >> 4 == 6
     assert packet[6] == socket.IPPROTO_UDP, "the next header is UDP itself"
+
+
+def folded(data: bytes) -> int:
+    """The sum of RFC 1071: 0xffff over whatever contains its own checksum."""
+    padded = data + bytes(len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def datagram_with(device: int, payload: bytes, seconds: float = 10.0) -> tuple[bytes, bytes]:
+    """The UDP datagram that carries `payload`, and the pseudo-header that its checksum covers too."""
+    until = time.monotonic() + seconds
+    while select.select([device], [], [], max(0.0, until - time.monotonic()))[0]:
+        packet = os.read(device, 65_536)
+        header, addresses = (20, packet[12:20]) if packet[0] >> 4 == 4 else (40, packet[8:40])
+        if packet.endswith(payload):
+            datagram = packet[header:]
+            return datagram, addresses + struct.pack("!II", len(datagram), socket.IPPROTO_UDP)
+    raise AssertionError(f"nothing carried {payload!r}")
+
+
+@pytest.mark.row("UDP-52")
+@pytest.mark.parametrize("target", ["11.0.0.1", "2a0e:b101::1"])
+async def test_a_datagram_leaves_with_a_checksum_that_is_right(open_gateway: OpenGateway, target: str) -> None:
+    """RFC 768; RFC 8200 section 8.1 forbids a checksum of zero, which would be none."""
+    rules = [{"id": "public", "action": "allow", "protocol": "udp", "destination": ["*"], "ports": "*"}]
+    with beyond_a_tunnel_device() as device:
+        async with open_gateway(rules=rules, danger=[]) as gateway, gateway.client() as peer:
+            stream_id = await gateway.open(peer, (target, 9))
+            for payload in (b"an even number of bytes.", b"an odd number of bytes.", bytes(range(256)) * 4):
+                peer.send_http_datagram(stream_id, payload)
+                datagram, covered = await asyncio.to_thread(datagram_with, device, payload)
+                assert datagram[6:8] != b"\x00\x00"
+                assert folded(covered + datagram) == 0xFFFF

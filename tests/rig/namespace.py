@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import ipaddress
 import os
 import select
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +121,41 @@ def loopback_only() -> Iterator[Callable[[int], None]]:
     try:
         _run("ip link set lo up")
         yield lambda mtu: _run(f"ip link set lo mtu {mtu}")
+    finally:
+        _leave(home)
+
+
+#: linux/if_tun.h: a device of IP packets as they are, with checksums and without any help of hardware.
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+
+
+def _tunnel_device() -> int:
+    try:
+        return os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    except OSError as error:
+        pytest.skip(f"no tunnel devices here: {error}")
+
+
+@contextlib.contextmanager
+def beyond_a_tunnel_device() -> Iterator[int]:
+    """A network whose only way out is a descriptor from which each packet is read as it would be on a wire."""
+    home = _enter()
+    try:
+        device = _tunnel_device()
+        try:
+            fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", b"uplink", IFF_TUN | IFF_NO_PI))
+            for command in (
+                "ip link set lo up",
+                "ip link set uplink up",
+                f"ip addr add {OWN_IPV4} dev uplink",
+                f"ip -6 addr add {OWN_IPV6} dev uplink nodad",
+                "ip route add default dev uplink",
+                "ip -6 route add default dev uplink",
+            ):
+                _run(command)
+            yield device
+        finally:
+            os.close(device)
     finally:
         _leave(home)
 
