@@ -13,6 +13,7 @@ from rig.fixtures import Authority, udp_target
 from rig.names import NameServer, name_server
 from rig.namespace import Everywhere, everywhere
 from rig.neighbour import Neighbour
+from rig.toll import Bystander, bystander
 from rig.victim import Victim, running
 
 
@@ -46,6 +47,13 @@ async def neighbour(victim: Victim) -> AsyncIterator[Neighbour]:
         await opened.works()
         core = victim.stats()["core"]
         assert core["panicked_connections"] == core["panicked_endpoints"] == 0
+
+
+@pytest.fixture(scope="module")
+def watching(victim: Victim) -> Iterator[Bystander]:
+    """Somebody else's tunnel all through the attacks of a module."""
+    with bystander(victim) as process:
+        yield process
 
 
 @pytest.fixture
