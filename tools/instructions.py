@@ -50,7 +50,8 @@ class Count:
 
 
 def run(command: list[str], **options: Any) -> str:
-    return subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE, **options).stdout
+    said: str = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE, **options).stdout
+    return said
 
 
 def valgrind() -> str:
