@@ -299,10 +299,10 @@ impl Core {
     }
 }
 
-/// A tunnel's flow is read until its queue is three quarters full: the kernel hands over whole trains, and what they
-/// bring beyond the share should still find room.
+/// How full a tunnel's queue may get before its flow is no longer read. The kernel hands over whole trains, and what
+/// they bring beyond the share should still find room: 64 KiB and the cost of 64 datagrams, by the default limit.
 const fn read_limit(tunnel_queue_bytes: usize) -> usize {
-    tunnel_queue_bytes / 4 * 3
+    tunnel_queue_bytes / 16 * 11
 }
 
 pub(crate) fn flow_id(key: Key) -> FlowId {

@@ -189,6 +189,24 @@ fn a_flow_that_may_not_be_read_is_resumed() {
     assert_books_balance(world.nodes[0].core.counters(), 0);
 }
 
+/// The kernel hands over whole trains. The largest of them still finds room when the flow may just be read.
+#[test]
+fn a_whole_train_finds_room_whenever_its_flow_may_be_read() {
+    let (mut world, gateway) = World::pair();
+    world.open_udp(1, gateway, 1);
+    let target = world.server_flow(0, 9001);
+    while world.nodes[0].core.flow_share(target) > 0 {
+        let left = world.nodes[0].core.flow_share(target);
+        if left < 3000 {
+            world.flow_input(0, target, &train(1023, 64, 0), 1023);
+            assert_eq!(world.nodes[0].core.counters().down_dropped_queue_full, 0, "with a share of {left}");
+            return;
+        }
+        world.flow_input(0, target, &train(500, 1, 0), 500);
+    }
+    panic!("the share went from 3000 to nothing at once");
+}
+
 /// UDP-53: a payload that does not fit is dropped and counted, never put in a capsule, and ends nothing.
 #[test]
 fn a_payload_that_does_not_fit_is_dropped_and_counted() {

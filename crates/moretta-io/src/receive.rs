@@ -166,11 +166,6 @@ impl FlowBuffers {
         })
     }
 
-    /// Payload bytes of what [`FlowBuffers::iter`] yields.
-    pub fn bytes(&self) -> usize {
-        self.messages.received.iter().filter(|message| !message.truncated).map(|message| message.bytes).sum()
-    }
-
     pub(crate) fn receive(&mut self, socket: &mut UdpSocket, limit: usize) -> Result<usize, ErrorKind> {
         self.messages.received.clear();
         let count = limit.clamp(1, self.messages.slots());

@@ -19,8 +19,9 @@ pub(super) enum FlowEnd {
 /// One open flow.
 pub(super) struct Flow {
     pub(super) end: FlowEnd,
-    /// Bytes in one received message lately: how many messages make up a share.
-    pub(super) typical_bytes: usize,
+    /// Bytes in the largest messages received lately: so many messages make up a share. A message is a datagram or a
+    /// whole train, and what is read beyond the share is lost, while in the kernel it could have waited.
+    pub(super) large_bytes: usize,
     generation: u32,
     /// It is in the ready list.
     queued: bool,
@@ -38,6 +39,16 @@ pub(super) struct Flows {
     closed: SocketCounters,
 }
 
+/// The kernel merges no more.
+const LARGEST_MESSAGE: usize = 65_536;
+
+impl Flow {
+    /// Follows the size of messages upwards at once and downwards slowly: single datagrams and trains come mixed.
+    pub(super) fn note(&mut self, largest: usize) {
+        self.large_bytes = largest.max(self.large_bytes - self.large_bytes / 16);
+    }
+}
+
 impl Flows {
     pub(super) fn insert(&mut self, id: FlowId, end: FlowEnd) {
         let index = id.index as usize;
@@ -48,8 +59,7 @@ impl Flows {
             self.sockets += usize::from(matches!(end, FlowEnd::Socket(_)));
             let before = slot.replace(Flow {
                 end,
-                // A first guess; the first receive corrects it.
-                typical_bytes: 2048,
+                large_bytes: LARGEST_MESSAGE,
                 generation: id.generation,
                 queued: false,
                 parked: false,

@@ -137,7 +137,7 @@ impl Worker {
         let Some(flow) = shell.flows.get_mut(id) else { return false };
         match &mut flow.end {
             FlowEnd::Socket(socket) => {
-                let limit = (share / flow.typical_bytes.max(1)).clamp(1, FLOW_MESSAGES);
+                let limit = (share / flow.large_bytes.max(1)).clamp(1, FLOW_MESSAGES);
                 let received = match socket.receive_flow(&mut shell.flow_buffers, limit) {
                     Ok(received) => received,
                     Err(kind) => {
@@ -145,12 +145,12 @@ impl Worker {
                         return false;
                     }
                 };
-                if let Some(typical) = shell.flow_buffers.bytes().checked_div(received) {
-                    flow.typical_bytes = typical.max(1);
-                }
+                let mut largest = 0;
                 for (data, segment_size) in shell.flow_buffers.iter() {
+                    largest = largest.max(data.len());
                     self.core.handle(now, Input::Flow { flow: id, data, segment_size });
                 }
+                flow.note(largest);
                 received >= limit
             }
             FlowEnd::Application(queue) => {

@@ -3,6 +3,7 @@
 use crate::support::{self, Client, Driven, Echo, Gateway, Identity, target};
 use moretta_engine::document::{Event, GatewayFailed};
 use moretta_engine::{SendOutcome, TunnelState};
+use moretta_io::{OutgoingTrain, SocketOptions, UdpSocket};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -55,6 +56,33 @@ fn what_was_sent_before_the_answer_is_not_lost() {
     assert_eq!(tunnel.send(b"early"), SendOutcome::Queued);
     client.opened(number);
     assert_eq!(client.receive(&tunnel, 1), [b"early".to_vec()]);
+}
+
+/// What is more than a tunnel's queue takes waits in the kernel, where it costs nobody anything: also when large trains
+/// follow single datagrams.
+#[test]
+fn a_flow_is_read_no_faster_than_its_queue_has_room() {
+    let gateway = Gateway::start(1);
+    let mut client = gateway.client(1);
+    let (socket, address) = target();
+    let tunnel = client.open(address);
+    tunnel.send(b"hello");
+    let mut buffer = [0; 64];
+    let (_, proxy) = socket.recv_from(&mut buffer).unwrap();
+    socket.send_to(&[1; 100], proxy).unwrap();
+    assert_eq!(client.receive(&tunnel, 1).len(), 1);
+
+    let options = SocketOptions { send_buffer_bytes: 4 << 20, ..SocketOptions::target() };
+    drop(socket);
+    let mut trains = UdpSocket::open_client(address, &options).unwrap();
+    for _ in 0..24 {
+        let data = vec![2; 40 * 1000];
+        let train = OutgoingTrain { remote: Some(proxy), local: None, ecn: 0, segment_size: Some(1000), data: &data };
+        assert_eq!(trains.send_train(&train).dropped, 0);
+    }
+
+    let stats = gateway.driven.wait_for_stats("all of it read", |stats| stats["core"]["datagrams_from_flows"] == 961);
+    assert_eq!(stats["core"]["down_dropped_queue_full"], 0, "{stats}");
 }
 
 /// UDP-3: the gateway's socket is connected; strangers are not heard.
