@@ -135,6 +135,16 @@ impl Core {
         self.mark_gateway(key);
     }
 
+    /// Our own code failed: all gateways are over.
+    pub(crate) fn fail_gateways(&mut self) {
+        for key in self.gateways.keys() {
+            if let Some(gateway) = self.gateways.get_mut(key) {
+                gateway.closing = Some(GatewayFailure::Internal);
+            }
+            self.mark_gateway(key);
+        }
+    }
+
     /// The client moves to another socket (RFC 9000 §9): a new connection ID towards the proxy, and a packet from there.
     pub(crate) fn rebind_gateway(&mut self, id: GatewayId, link: LinkId) {
         let Some(key) = self.named_gateway(id) else { return };

@@ -92,6 +92,8 @@ counters! {
         panicked_connections,
         /// Endpoints rebuilt because they panicked; a bug in the library or here.
         panicked_endpoints,
+        /// Times this core began anew because it panicked outside of both; a bug.
+        panicked_cores,
 
         /// Tunnels opened (2xx sent or received).
         tunnels_opened,

@@ -33,6 +33,7 @@ mod queue;
 mod random;
 mod records;
 mod request;
+mod start_over;
 mod store;
 mod timer;
 mod tokens;

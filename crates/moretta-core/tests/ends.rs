@@ -488,3 +488,50 @@ fn a_handshake_that_is_not_finished_is_given_up() {
     world.run(Duration::from_secs(11));
     assert_eq!((world.nodes[0].core.connections(), world.nodes[0].core.counters().failed_handshakes), (0, 1));
 }
+
+/// A bug in the core itself costs what the core carried: it is recorded and told, and the core goes on with new numbers.
+#[test]
+fn a_core_that_starts_over_ends_what_it_carried_and_serves_again() {
+    let (mut world, gateway) = World::pair();
+    world.open_udp(1, gateway, 1);
+    world.ask_udp(1, gateway, 2, support::TARGET, 9002);
+    world.run(A_WHILE);
+    let before = world.nodes[0].records.len();
+    for node in [0, 1] {
+        let now = world.now;
+        let served = &mut world.nodes[node];
+        served.core.start_over(now, [77 + node as u8; 32], &mut served.outputs);
+        world.turn(node);
+        let core = &world.nodes[node].core;
+        assert_eq!((core.tunnels(), core.connections(), core.counters().panicked_cores), (0, 0, 1));
+    }
+    let ends = &world.nodes[0].records[before..];
+    assert!(
+        ends.iter().all(|record| matches!(record, Record::Closed(closed) if closed.reason == EndReason::InternalError))
+    );
+    assert_eq!(ends.len(), 2);
+    let told = &world.nodes[1].events;
+    let closed = told.iter().filter(|event| matches!(event, Event::TunnelClosed { .. })).count();
+    assert_eq!(closed, 2, "{told:?}");
+    assert!(matches!(told.last(), Some(Event::GatewayClosed { failure: GatewayFailure::Internal, .. })), "{told:?}");
+
+    world.listen(0, SERVER);
+    let again = world.connect(1, "198.51.100.7:5002", SERVER);
+    world.run(A_WHILE);
+    let flow = world.open_udp(1, again, 3);
+    let target = world.server_flow(0, 9003);
+    world.send(1, flow, b"again");
+    world.run(A_WHILE);
+    assert_eq!(world.texts(0, target), [b"again"]);
+    let mut ids: Vec<_> = world.nodes[0]
+        .records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Opened(opened) => Some(opened.facts.tunnel),
+            _ => None,
+        })
+        .collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "no number twice");
+    assert_eq!(world.nodes[0].core.counters().connections_accepted, 2, "counters go on");
+}
