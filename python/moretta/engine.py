@@ -73,6 +73,7 @@ EVENTS: Mapping[str, tuple[str, str | None]] = {
     "record_opened": ("record", None),
     "record_refused": ("record", None),
     "record_closed": ("record", None),
+    "worker_restarted": ("record", None),
     "drained": ("drain", None),
     "closed": ("engine", None),
 }

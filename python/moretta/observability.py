@@ -94,6 +94,8 @@ class TunnelLog:
                 self._logger.info("tunnel.close", **fields, **counters)
             case "record_refused":
                 self._refused(fields)
+            case "worker_restarted":
+                self._logger.error("worker.restarted", **fields)
 
     def flush(self) -> None:
         """Tell the refusals that were not written; for the end."""

@@ -34,7 +34,8 @@ class Server:
 
     config: a file, a mapping of the same form, a `Config`, or what `moretta.config.load` returned.
     on_record: called with one mapping per tunnel opened, refused and closed (``record_opened`` …); opened and closed
-        ones are never lost, refused ones are sampled under load. It runs in the event loop and must not block.
+        ones are never lost, refused ones are sampled under load. ``worker_restarted`` tells that a worker met a bug of
+        moretta's and began anew; its tunnels were closed before. It runs in the event loop and must not block.
 
     Entering starts it and raises ConfigurationError or ListenError; then nothing runs. Leaving closes all tunnels at
     once; `drain` before that lets them end.

@@ -46,7 +46,7 @@ async def neighbour(victim: Victim) -> AsyncIterator[Neighbour]:
         yield opened
         await opened.works()
         core = victim.stats()["core"]
-        assert core["panicked_connections"] == core["panicked_endpoints"] == 0
+        assert core["panicked_connections"] == core["panicked_endpoints"] == core["panicked_cores"] == 0
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,13 @@ def test_opening_and_closing_are_one_line_each_and_closing_says_what_it_was() ->
     assert "version" not in opened
 
 
+def test_a_worker_that_began_anew_is_an_error() -> None:
+    written = Written()
+    written.log({"version": 1, "event": "worker_restarted", "worker": 3})
+    (line,) = written.lines()
+    assert (line["level"], line["event"], line["worker"]) == ("error", "worker.restarted", 3)
+
+
 def test_no_level_silences_records() -> None:
     written = Written(level="error")
     written.logger.info("of no interest")

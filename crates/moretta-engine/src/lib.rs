@@ -5,6 +5,10 @@
 //! an application's tunnels pass through [`TunnelQueue`]. Nothing here decides whether a tunnel may exist or how a
 //! datagram is framed; that is `moretta-core`'s, which has no sockets.
 
+// The support of tests/engine, which the tests of `engine` share, knows this crate by its name.
+#[cfg(test)]
+extern crate self as moretta_engine;
+
 mod border;
 mod clients;
 mod control;

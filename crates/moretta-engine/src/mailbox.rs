@@ -82,9 +82,11 @@ pub(crate) enum Message {
         deadline: Instant,
     },
     Close,
-    /// Makes the worker panic.
+    /// Makes the worker panic, and fail to begin anew if that is for good.
     #[cfg(test)]
-    Fail,
+    Fail {
+        for_good: bool,
+    },
     /// Answers with the counters as of now.
     Stats(SyncSender<WorkerStats>),
 }

@@ -118,6 +118,6 @@ pub(crate) fn refuse_waiting(instance: &Instance, message: Message, reason: &str
         | Message::Close
         | Message::Stats(_) => {}
         #[cfg(test)]
-        Message::Fail => {}
+        Message::Fail { .. } => {}
     }
 }

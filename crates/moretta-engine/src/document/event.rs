@@ -297,6 +297,11 @@ events! {
         /// Since 1970.
         unix_seconds: f64,
     }
+    /// A worker met a bug of ours and began anew. What it carried is lost, and was told as `internal_error`.
+    WorkerRestarted = "worker_restarted" {
+        /// Its number.
+        worker: usize,
+    }
     /// Nothing is left after a drain.
     Drained = "drained" {}
     /// The last event of an engine.

@@ -22,7 +22,7 @@ pub use describe::describe;
 pub use event::{
     Closed, Counters, Drained, Event, ForwardClosed, ForwardFailed, Forwarding, GatewayClosed, GatewayConnected,
     GatewayFailed, Listening, Pong, PongFailed, RecordClosed, RecordOpened, RecordRefused, SnapshotApplied,
-    SnapshotRefused, TunnelClosed, TunnelOpened, TunnelRefused,
+    SnapshotRefused, TunnelClosed, TunnelOpened, TunnelRefused, WorkerRestarted,
 };
 pub use snapshot::{Listener, Resolver, Snapshot};
 

@@ -87,6 +87,14 @@ impl Flows {
         }
     }
 
+    /// Closes all flows.
+    pub(super) fn clear(&mut self) {
+        self.ready.clear();
+        for slot in std::mem::take(&mut self.slots) {
+            self.fold(slot);
+        }
+    }
+
     fn fold(&mut self, flow: Option<Flow>) {
         if let Some(Flow { end: FlowEnd::Socket(mut socket), .. }) = flow {
             socket.refresh_drops();

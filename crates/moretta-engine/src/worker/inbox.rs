@@ -13,12 +13,14 @@ use std::os::fd::AsFd;
 impl Worker {
     /// Takes everything that waits: messages in their order, then tunnels whose applications have sent.
     pub(super) fn take_inbox(&mut self, now: Now) {
-        let mut messages = std::mem::take(&mut self.messages);
-        self.shell.mailbox.take_messages(&mut messages);
-        for message in messages.drain(..) {
+        if self.messages.is_empty() {
+            self.shell.mailbox.take_messages(&mut self.messages);
+            self.messages.reverse();
+        }
+        // One at a time, so that a panic loses none of those behind.
+        while let Some(message) = self.messages.pop() {
             self.take_message(message, now);
         }
-        self.messages = messages;
         let mut notified = std::mem::take(&mut self.notified);
         self.shell.mailbox.take_notified(&mut notified);
         for token in notified.drain(..) {
@@ -63,6 +65,7 @@ impl Worker {
                 self.core.handle(now, Input::Resolved { query: QueryId(query), result });
             }
             Message::Drain { deadline } => {
+                self.shell.drain = Some(deadline);
                 if self.shell.drained {
                     // A drain that ended leaves nothing behind that another one could wait for.
                     self.shell.instance.worker_drained();
@@ -76,7 +79,10 @@ impl Worker {
                 self.command(Command::Close, now);
             }
             #[cfg(test)]
-            Message::Fail => std::panic::panic_any("on purpose"),
+            Message::Fail { for_good } => {
+                self.shell.fails_for_good = for_good;
+                std::panic::panic_any("on purpose")
+            }
             Message::Stats(answer) => {
                 // Whoever asked may have given up waiting.
                 drop(answer.try_send(self.stats()));
@@ -91,6 +97,7 @@ impl Worker {
 
     fn add_listener(&mut self, listener: ListenerSocket, now: Now) {
         let ListenerSocket { link, name, loopback, socket } = listener;
+        self.shell.listeners.push((link, name.clone(), loopback));
         if let Some(socket) = socket {
             let key = link_key(link);
             if let Err(kind) = self.shell.poller.register(socket.as_fd(), key, Interest::Readable, Trigger::Level) {
@@ -106,6 +113,7 @@ impl Worker {
     }
 
     fn remove_listener(&mut self, link: LinkId, now: Now) {
+        self.shell.listeners.retain(|(open, ..)| *open != link);
         if let Some(open) = self.shell.links.get_mut(link) {
             open.usage = LinkUse::RemovedListener;
         }

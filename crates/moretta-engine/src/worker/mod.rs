@@ -11,6 +11,7 @@ mod inbox;
 mod links;
 mod receive;
 mod report;
+mod start_over;
 
 use crate::document::{Event, PongFailed};
 use crate::frontend::Forward;
@@ -27,6 +28,7 @@ use moretta_io::{
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -85,6 +87,8 @@ pub(crate) struct Shell {
     mailbox: Arc<Mailbox>,
     poller: Poller,
     links: Links,
+    /// Names of the listeners in force, and whether only this host reaches them.
+    listeners: Vec<(LinkId, String, bool)>,
     flows: Flows,
     forwards: Vec<Forward>,
     /// Datagrams may wait on these forwards.
@@ -105,10 +109,14 @@ pub(crate) struct Shell {
     closed_forward_counts: crate::frontend::ForwardCounters,
     /// A drain was asked for and has not been reported.
     draining: bool,
+    /// The deadline of the drain under way, or of the one that is over: nothing is taken since.
+    drain: Option<Instant>,
     closing: Option<Instant>,
     drained: bool,
     /// The core was given a command since the last look.
     fed: bool,
+    #[cfg(test)]
+    fails_for_good: bool,
 }
 
 /// One worker.
@@ -117,6 +125,7 @@ pub(crate) struct Worker {
     shell: Shell,
     outputs: Outputs,
     actions: Vec<Action>,
+    /// Taken from the inbox and not handled yet, the next one at the end.
     messages: Vec<Message>,
     notified: Vec<u64>,
     events: Events,
@@ -147,6 +156,7 @@ impl Worker {
             mailbox,
             poller,
             links: Links::default(),
+            listeners: Vec::new(),
             flows: Flows::default(),
             forwards: Vec::new(),
             forwards_readable: false,
@@ -164,9 +174,12 @@ impl Worker {
             closed_forwards: SocketCounters::default(),
             closed_forward_counts: crate::frontend::ForwardCounters::default(),
             draining: false,
+            drain: None,
             closing: None,
             drained: false,
             fed: false,
+            #[cfg(test)]
+            fails_for_good: false,
         };
         Ok(Self {
             core,
@@ -182,19 +195,21 @@ impl Worker {
     /// Runs until it was told to close; returns its last counters.
     pub(crate) fn run(mut self) -> WorkerStats {
         set_timer_slack();
-        loop {
-            let now = now();
-            self.take_inbox(now);
-            self.receive(now);
-            let wake = self.core.turn(now, &mut self.outputs);
-            let fed = self.act(now);
-            self.answer_pings();
-            self.report_idle_listeners();
-            if self.is_over(now.instant) || !self.wait(wake, fed) {
-                break;
-            }
-        }
+        // What a panic leaves half done is the core, which is replaced; the shell's books bear a missing entry.
+        while catch_unwind(AssertUnwindSafe(|| self.round())).unwrap_or_else(|_panic| self.start_over()) {}
         self.stats()
+    }
+
+    /// One round; false after the last one.
+    fn round(&mut self) -> bool {
+        let now = now();
+        self.take_inbox(now);
+        self.receive(now);
+        let wake = self.core.turn(now, &mut self.outputs);
+        let fed = self.act(now);
+        self.answer_pings();
+        self.report_idle_listeners();
+        !self.is_over(now.instant) && self.wait(wake, fed)
     }
 
     fn is_over(&self, now: Instant) -> bool {

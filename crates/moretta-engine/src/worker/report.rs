@@ -159,7 +159,7 @@ impl Worker {
         self.shell.instance.border.release(1);
     }
 
-    fn tunnel_closed(&mut self, tunnel: TunnelToken, reason: EndReason, carried: &TunnelCounters) {
+    pub(super) fn tunnel_closed(&mut self, tunnel: TunnelToken, reason: EndReason, carried: &TunnelCounters) {
         let Some(local) = self.shell.locals.remove(&tunnel) else { return };
         match local.end {
             LocalEnd::Application(queue) => {
