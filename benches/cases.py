@@ -26,8 +26,9 @@ class Case:
     rate: int = 0
     tunnels: int = 8
     connections: int = 1
-    #: Tunnels that carry traffic; 0: all.
+    #: Tunnels that carry traffic; 0: all. On one connection, or else in turn on all of them.
     active: int = 0
+    active_on_one: bool = False
     #: Seconds of traffic in a sample, if not those of the run.
     seconds: float | None = None
     #: The generator is moretta-load, which sends and receives whole trains; otherwise masque-go's client.
@@ -37,6 +38,8 @@ class Case:
     #: The gateway gets this part of a core; None: a whole one.
     quota: float | None = None
     repetitions: int | None = None
+    #: Compared with its neighbours: they go A B B A with each other.
+    interleaved: bool = False
     peers: tuple[str, ...] = EVERYBODY
     #: The bar: our figure at most (or, where more is better, at least) this.
     bar: float | None = None
@@ -46,10 +49,27 @@ class Case:
     #: Our figure at most so many times our own of another case.
     against: tuple[str, float] | None = None
 
+    @property
+    def needs_go(self) -> bool:
+        """Its generator is masque-go's client."""
+        return not self.aggregated and not self.mode.startswith("python-")
+
 
 CPU = {"figure": "proxy_us_per_dgram", "unit": "µs of CPU per datagram"}
 SETUP = {"figure": "proxy_us_per_setup", "unit": "µs of CPU", "size": 64}
-GROWTH = {"group": "growth", "mode": "up", "rate": 50_000, "tunnels": 10_000, "connections": 100, "fresh": True} | CPU
+#: All of them on 100 connections.
+MANY = "10,000 tunnels active,"
+GROWTH = {
+    "group": "growth",
+    "mode": "up",
+    "rate": 50_000,
+    "tunnels": 10_000,
+    "connections": 100,
+    "fresh": True,
+    "repetitions": 2,
+    "peers": OURS,
+    "interleaved": True,
+} | CPU
 OVERLOAD = {
     "group": "overload",
     "mode": "overload",
@@ -98,11 +118,13 @@ CASES = [
     case("aggregated down 1200 B", CPU, group="aggregated", mode="down", aggregated=True, bar=0.90, ratio_bar=1 / 7),
     case("aggregated up 64 B", CPU, group="aggregated", mode="up", size=64, aggregated=True, bar=0.20),
     case("aggregated down 64 B", CPU, group="aggregated", mode="down", size=64, aggregated=True, bar=0.20),
-    case("8 of 10,000 tunnels active", GROWTH, active=8, repetitions=2, peers=OURS),
+    case(f"8 of {MANY} on one connection", GROWTH, active=8, active_on_one=True),
     case(
-        "100 of 10,000 tunnels active", GROWTH, active=100, repetitions=2, peers=OURS,
-        against=("8 of 10,000 tunnels active", 1.15),
+        f"100 of {MANY} on one connection", GROWTH, active=100, active_on_one=True,
+        against=(f"8 of {MANY} on one connection", 1.15),
     ),
+    case(f"8 of {MANY} on 8 connections", GROWTH, active=8),
+    case(f"100 of {MANY} on 100 connections", GROWTH, active=100, against=(f"8 of {MANY} on 8 connections", 1.15)),
     case("overload, a whole core", OVERLOAD),
     case("overload, a tenth of a core", OVERLOAD, quota=0.1),
     case("Python client, sending", PYTHON, mode="python-up"),
@@ -123,6 +145,17 @@ def chosen(only: list[str]) -> list[Case]:
     if not words:
         return list(CASES)
     return [case for case in CASES if any(word == case.group or word in case.name for word in words)]
+
+
+def blocks(cases: list[Case]) -> list[list[Case]]:
+    """Neighbours that are interleaved together, all others alone."""
+    found: list[list[Case]] = []
+    for case in cases:
+        if case.interleaved and found and found[-1][-1].interleaved and found[-1][-1].group == case.group:
+            found[-1].append(case)
+        else:
+            found.append([case])
+    return found
 
 
 @dataclass

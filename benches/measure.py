@@ -15,6 +15,9 @@ from benches.machine import LOAD_CORE
 from benches.peers import Process
 from benches.programs import HERE, Programs
 
+#: A generator that offers less than this part of its rate is named for it.
+OFFERED_PART = 0.95
+
 
 class SampleFailed(Exception):
     """The generator gave no figures: a tunnel or a connection was refused or lost."""
@@ -44,6 +47,8 @@ def sample(bench: Bench, case: Case, gateway: Process, rate: int | None = None) 
     command += ["--rate", str(case.rate if rate is None else rate)]
     seconds = case.seconds or bench.seconds
     found = _run(command, seconds + 60)
+    if case.rate and found["offered_ps"] < OFFERED_PART * case.rate:
+        found["note"] = f"the generator reached {found['offered_ps']:,.0f}/s"
     if "ledger" in found:
         ends: ledger.Ends
         if case.aggregated:
@@ -73,7 +78,7 @@ def _driver(bench: Bench, case: Case, gateway: Process) -> list[str]:
     command = ["taskset", "-c", LOAD_CORE, str(bench.programs.driver), *_common(bench, case, gateway)]
     command += ["--proxy", f"127.0.0.1:{gateway.peer.port}", "--target", f"127.0.0.1:{port}", "--tpid", str(pid)]
     if case.active:
-        command += ["--active", str(case.active)]
+        command += ["--active", str(case.active), *(["--oneconn"] if case.active_on_one else [])]
     if case.mode in ("up", "down"):
         command += ["--count"]
     return command

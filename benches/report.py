@@ -66,7 +66,9 @@ def rows(cases: list[Case], samples: Samples, lost: dict[str, set[str]]) -> list
             if cells:
                 bar, kept = held(case, samples) if name == case.name else ("", None)
                 ours, theirs = (values(samples.get(peer, case.name), field) for peer in ("moretta", BASE))
-                result.append(Row(name, unit, cells, ratio(ours, theirs), bar, kept))
+                # Parts of different peaks do not compare.
+                beside = None if unit.startswith("%") else ratio(ours, theirs)
+                result.append(Row(name, unit, cells, beside, bar, kept))
     return result
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benches import machine, overload, python_case, report
-from benches.cases import EVERYBODY, Case, Samples, chosen
+from benches.cases import EVERYBODY, Case, Samples, blocks, chosen
 from benches.measure import Bench, SampleFailed, sample
 from benches.peers import Peer, PeerFailed, Process, all_peers, free_port, running
 from benches.programs import BUILT, Programs, prepare
@@ -57,10 +57,11 @@ class Run:
         for _, stack in self._processes.values():
             stack.close()
 
-    def case(self, case: Case) -> None:
-        peers = [peer for peer in self.peers if peer.name in case.peers]
-        for repetition in range(case.repetitions or self.repetitions):
-            for peer in peers if repetition % 2 == 0 else reversed(peers):
+    def block(self, cases: list[Case]) -> None:
+        """Cases that go A B B A with each other, each with all its peers."""
+        pairs = [(case, peer) for case in cases for peer in self.peers if peer.name in case.peers]
+        for repetition in range(cases[0].repetitions or self.repetitions):
+            for case, peer in pairs if repetition % 2 == 0 else reversed(pairs):
                 if case.name not in self.lost.get(peer.name, ()):
                     self._sample(case, peer)
 
@@ -217,9 +218,8 @@ def main() -> int:
         for remark in remarks:
             print(f"! {remark}", flush=True)
         with contextlib.closing(run):
-            for case in cases:
-                if programs.driver is not None or case.aggregated or case.mode.startswith("python-"):
-                    run.case(case)
+            for block in blocks([case for case in cases if programs.driver is not None or not case.needs_go]):
+                run.block(block)
     remarks += run.remarks
     rows = report.rows(cases, run.samples, run.lost)
     print("\n" + report.text(rows, remarks))

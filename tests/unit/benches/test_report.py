@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from benches import report
-from benches.cases import CASES, Case, Samples, chosen
+from benches.cases import CASES, Case, Samples, blocks, chosen
 
 CASE = Case("a case", "wire", "up", "cost", "µs", bar=4.0, ratio_bar=0.5)
 
@@ -76,6 +76,13 @@ def test_every_case_has_a_name_of_its_own_and_what_it_is_compared_with_exists() 
     assert len(set(names)) == len(names)
     assert all(case.against[0] in names for case in CASES if case.against is not None)
     assert all("moretta" in case.peers for case in CASES)
+
+
+def test_cases_that_are_compared_with_each_other_are_measured_in_one_block() -> None:
+    together = [[case.name for case in block] for block in blocks(CASES) if len(block) > 1]
+
+    assert [case for block in blocks(CASES) for case in block] == CASES
+    assert all(any({case.name, case.against[0]} <= set(block) for block in together) for case in CASES if case.against)
 
 
 def test_words_choose_cases_by_group_or_part_of_the_name() -> None:
