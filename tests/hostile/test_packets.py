@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from aioquic.tls import Epoch
+from aioquic.quic.connection import QuicConnection
+from aioquic.tls import Epoch, State
 
 from rig import wire
 from rig.fixtures import Target
 from rig.neighbour import Neighbour
-from rig.packets import first_flight, inject, packet, probe, withhold_acks
+from rig.packets import first_flight, inject, numbers_received, packet, probe, withhold_acks
 from rig.peer import RawPeer, connect_udp_fields
 from rig.toll import Attack, Bystander, toll
 from rig.victim import Victim
@@ -213,6 +214,54 @@ async def test_broken_frames_close_their_connection_with_the_right_error(victim:
     assert wrong == {}
 
 
+@pytest.mark.known("K-9")
+async def test_a_number_that_was_left_out_is_a_trap_for_whoever_acknowledges_what_he_has_not_seen(
+    victim: Victim,
+) -> None:
+    """RFC 9000 section 21.4. Nothing is lost on loopback: a gap in the numbers of the gateway's packets is such a trap."""
+    async with victim.client() as peer:
+        numbers = numbers_received(peer)
+        await peer.settled()
+        while not (left_out := set(range(min(numbers), max(numbers))) - numbers):
+            await peer.ping()
+        inject(peer, b"\x02" + wire.varint(max(left_out)) + b"\x00\x00\x00")
+        assert (await peer.connection_closed()).code == PROTOCOL_VIOLATION
+
+
+@pytest.mark.known("K-10")
+async def test_crypto_data_after_finished_is_not_kept(victim: Victim, watching: Bystander, target: Target) -> None:
+    """In the packet number space of the handshake, before the gateway has a chance to say that it is over."""
+    attack = Attack("K-10", "handshakes with CRYPTO data behind their end")
+    with toll(victim, watching, attack, memory_bytes=16 * MIB, cpu_microseconds=50_000):
+        for attack.made in range(1, 101):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                quic = shake_hands(sender, victim.address)
+                finished = [bytes(datagram) for datagram, _ in quic.datagrams_to_send(time.monotonic())]
+                end = quic._crypto_streams[Epoch.HANDSHAKE].sender._buffer_stop
+                late = [
+                    packet(quic, b"\x06" + wire.varint(offset) + wire.varint(900) + bytes(900), Epoch.HANDSHAKE)
+                    for offset in (end, end + 900, end + 4096, 1 << 20, 1 << 40)
+                ]
+                for datagram in finished + late:
+                    sender.sendto(datagram, victim.address)
+        victim.stats()
+    async with victim.client() as peer:
+        await victim.open(peer, target.address)
+
+
+def shake_hands(sender: socket.socket, address: tuple[str, int]) -> QuicConnection:
+    """A client with keys, whose Finished has not been sent."""
+    quic, datagrams = first_flight(address, verify=False)
+    sender.settimeout(10)
+    while True:
+        for datagram in datagrams:
+            sender.sendto(datagram, address)
+        quic.receive_datagram(sender.recv(2048), address, time.monotonic())
+        if quic.tls.state == State.CLIENT_POST_HANDSHAKE:
+            return quic
+        datagrams = [bytes(datagram) for datagram, _ in quic.datagrams_to_send(time.monotonic())]
+
+
 @pytest.mark.known("K-10")
 async def test_crypto_data_far_ahead_is_not_kept_before_the_handshake(victim: Victim) -> None:
     """Each attempt: a whole first flight that is then followed by CRYPTO frames at offset 2^40, and by bytes that are none."""
@@ -281,6 +330,34 @@ async def test_broken_transport_parameters_end_the_handshake(victim: Victim) -> 
         "all handshakes to fail",
     )
     assert victim.counter("core.connections_established") == accepted
+
+
+@pytest.mark.known("K-12")
+async def test_late_packets_that_nobody_can_decrypt_are_dropped(
+    victim: Victim, watching: Bystander, echo_target: Target
+) -> None:
+    """For a live connection: 1-RTT with a seal that is broken, and of the spaces whose keys are gone (RFC 9001 section 4.9)."""
+    attack = Attack("K-12", "packets that cannot be decrypted")
+    async with victim.client() as peer:
+        stream_id = await victim.open(peer, echo_target.address)
+        quic = peer._quic
+        good, destination, source = packet(quic, b""), quic._peer_cid.cid, quic.host_cid
+        ids = bytes([len(destination)]) + destination + bytes([len(source)]) + source
+        initial, early, handshake = (
+            bytes([0xC0 | kind << 4]) + (1).to_bytes(4) + ids + token + wire.varint(1000)
+            for kind, token in ((0, b"\x00"), (1, b""), (2, b""))
+        )
+        with (
+            toll(victim, watching, attack, memory_bytes=4 * MIB, cpu_microseconds=100),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere,
+        ):
+            for attack.made in range(1, 40_001):
+                junk = (good[:-8], initial, early, handshake)[attack.made % 4] + os.urandom(1000)
+                elsewhere.sendto(junk, victim.address)
+                if attack.made % PACKETS_AT_ONCE == 0:
+                    victim.stats()
+        peer.send_http_datagram(stream_id, b"not concerned")
+        assert await peer.http_datagram(stream_id) == b"\x00not concerned"
 
 
 @pytest.mark.known("K-34")

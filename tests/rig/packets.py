@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Callable
 
@@ -67,6 +68,20 @@ def withhold_acks(peer: RawPeer) -> None:
     setattr(peer._quic, "_write_ack_frame", nothing)  # noqa: B010 -- assigning to a method is what it does
 
 
+def numbers_received(peer: RawPeer) -> set[int]:
+    """The packet numbers that the peer receives from now on; grows by itself."""
+    numbers: set[int] = set()
+    queue = peer._quic._spaces[Epoch.ONE_RTT].ack_queue
+    add = queue.add
+
+    def noting(start: int, stop: int | None = None) -> None:
+        numbers.add(start)
+        add(start, stop)
+
+    setattr(queue, "add", noting)  # noqa: B010 -- as above
+    return numbers
+
+
 def grant_nothing(peer: RawPeer) -> None:
     """The peer's QUIC raises no limit of streams or data from now on."""
 
@@ -90,10 +105,12 @@ def packet_of_datagrams(peer: RawPeer, datagrams: list[bytes]) -> bytes:
 
 
 def first_flight(
-    address: tuple[str, int], *, parameters: Callable[[bytes], bytes] | None = None
+    address: tuple[str, int], *, parameters: Callable[[bytes], bytes] | None = None, verify: bool = True
 ) -> tuple[QuicConnection, list[bytes]]:
     """A client that has not been answered, and the datagrams with its ClientHello; `parameters` may spoil what it offers."""
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost")
+    if not verify:
+        configuration.verify_mode = ssl.CERT_NONE
     quic = QuicConnection(configuration=configuration)
     if parameters is not None:
         good = quic._serialize_transport_parameters
