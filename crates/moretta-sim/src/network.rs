@@ -156,7 +156,7 @@ impl Network {
     /// Sends from a socket. What has no destination vanishes, counted.
     pub fn send(&mut self, now: Duration, socket: SocketAddr, to: SocketAddr, ecn: u8, data: &Bytes) {
         let source = self.sockets.get(&socket).copied();
-        let seen = self.wiretap.as_mut().zip(source).and_then(|(wiretap, host)| wiretap.see(host, data));
+        let seen = self.wiretap.as_mut().zip(source).and_then(|(wiretap, host)| wiretap.see(now, host, data));
         let destination = match self.inside.get(&to) {
             Some(inside) => *inside,
             // Behind a translator nobody is reached by his own address.
@@ -211,7 +211,7 @@ impl Network {
             };
             if reachable && self.sockets.contains_key(&arrival.socket) {
                 if let (Some(wiretap), Some(seen)) = (&mut self.wiretap, seen) {
-                    wiretap.arrived(&seen);
+                    wiretap.arrived(now, &seen);
                 }
                 return Some(arrival);
             }

@@ -1,12 +1,13 @@
 //! What QUIC really sent: a listener on the wires who has been told the keys of every client.
 //!
 //! It reads 1-RTT packets (RFC 9000 §17.3, RFC 9001 §5, §6) by itself, without the library that wrote them, so that the
-//! fate of every DATAGRAM frame is known: sent, lost on the way, come too late, come after the end, or arrived. The
-//! counters of the cores are held against that.
+//! fate of every DATAGRAM frame is known: sent, lost on the way, come after the end, or arrived. The counters of the cores
+//! are held against that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use crate::network::HostId;
@@ -23,8 +24,10 @@ use rustls::{
 
 /// Octets of the connection IDs in a world: ours, and those of hand-written clients.
 const ID_OCTETS: [usize; 2] = [moretta_core::CONNECTION_ID_OCTETS, 8];
-/// The library takes a packet for a duplicate if one so much younger was there before.
-const REORDER_WINDOW: u64 = 129;
+/// Where the library begins to take packets for duplicates because so much younger ones were there, give or take a few.
+const REORDER_WINDOW: u64 = 120;
+/// A packet that one slot passes to another is taken after this time at the latest.
+const PASSING_TIME: Duration = Duration::from_millis(1);
 
 /// The secrets of every TLS session, as the clients' keylogs give them.
 #[derive(Debug, Default)]
@@ -54,12 +57,10 @@ impl KeyLog for Secrets {
 pub struct Tally {
     /// Sent.
     pub sent: u64,
-    /// Arrived whole, for the first time, at a connection that may take them.
+    /// Arrived whole, for the first time, at a receiver that was alive: it has sent something since.
     pub arrived: u64,
-    /// Arrived so late that they must be taken for duplicates.
-    pub late: u64,
-    /// Arrived while the handshake was not complete, or after a younger packet under newer keys or to a newer connection
-    /// ID: taken or not, as the receiver had room, or still had the older ones.
+    /// Arrived while the handshake was not complete, or long after younger ones, or after a younger one under newer keys
+    /// or to a newer connection ID, or when the receiver was about to close or gone without a word: taken or not.
     pub uncertain: u64,
     /// Arrived after one end had closed.
     pub after_close: u64,
@@ -70,14 +71,13 @@ pub struct Tally {
 impl Tally {
     /// Frames that never arrived.
     pub fn lost(&self) -> u64 {
-        self.sent - self.arrived - self.late - self.uncertain - self.after_close
+        self.sent - self.arrived - self.uncertain - self.after_close
     }
 
     /// Adds another direction's.
     pub fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.arrived += other.arrived;
-        self.late += other.late;
         self.uncertain += other.uncertain;
         self.after_close += other.after_close;
         self.key_updates += other.key_updates;
@@ -125,6 +125,8 @@ struct Direction {
     youngest: (u64, [u8; 8]),
     /// Its receiver has the keys: a client that can send has, a gateway once it has told that the handshake is done.
     ready: bool,
+    /// Frames that arrived and when, since the receiver has last sent something.
+    unanswered: Vec<(Duration, u64)>,
     /// Its receiver has closed, or has heard that its sender has.
     closed: bool,
 }
@@ -150,6 +152,7 @@ impl Direction {
             arrived: BTreeSet::new(),
             youngest: (0, [0; 8]),
             ready: false,
+            unanswered: Vec::new(),
             closed: false,
         })
     }
@@ -257,7 +260,13 @@ impl Wiretap {
 
     /// Frames from the client at `host`, or towards it.
     pub(crate) fn tally(&self, host: HostId, from_client: bool) -> Tally {
-        self.tallies.get(&(host, from_client)).copied().unwrap_or_default()
+        let mut tally = self.tallies.get(&(host, from_client)).copied().unwrap_or_default();
+        for (index, direction) in self.directions.iter().enumerate() {
+            if index.is_multiple_of(2) == from_client && self.clients.get(&(index / 2)) == Some(&host) {
+                tally.uncertain += direction.unanswered.iter().map(|(_, frames)| frames).sum::<u64>();
+            }
+        }
+        tally
     }
 
     fn tally_of(&mut self, direction: usize) -> Option<&mut Tally> {
@@ -266,7 +275,7 @@ impl Wiretap {
     }
 
     /// Reads the 1-RTT packet in a UDP payload that leaves `host`, if there is one.
-    pub(crate) fn see(&mut self, host: HostId, data: &[u8]) -> Option<Seen> {
+    pub(crate) fn see(&mut self, now: Duration, host: HostId, data: &[u8]) -> Option<Seen> {
         let packet = skip_long_headers(data)?;
         let id: [u8; 8] = packet.get(1..9)?.try_into().ok()?;
         let known = self.ids.get(&id).copied();
@@ -287,12 +296,21 @@ impl Wiretap {
             way.ready = true;
         }
         // Who closes takes nothing any more.
+        let mut answered = 0;
         if let Some(other) = self.directions.get_mut(direction ^ 1) {
             other.ready |= completes_handshake;
             other.closed |= closes;
+            other.unanswered.retain(|(time, frames)| {
+                let is_answered = closes || *time + PASSING_TIME < now;
+                answered += if is_answered { *frames } else { 0 };
+                !is_answered
+            });
         }
         if direction.is_multiple_of(2) {
             self.clients.entry(direction / 2).or_insert(host);
+        }
+        if let Some(tally) = self.tally_of(direction ^ 1) {
+            *if closes { &mut tally.uncertain } else { &mut tally.arrived } += answered;
         }
         let tally = self.tally_of(direction)?;
         tally.sent += datagrams;
@@ -318,25 +336,26 @@ impl Wiretap {
     }
 
     /// A packet arrived whole, perhaps not for the first time.
-    pub(crate) fn arrived(&mut self, seen: &Seen) {
+    pub(crate) fn arrived(&mut self, now: Duration, seen: &Seen) {
         let Some(way) = self.directions.get_mut(seen.direction) else { return };
         let youngest = way.arrived.last().copied().unwrap_or(0);
         if !way.arrived.insert(seen.number) {
             return;
         }
-        let place: fn(&mut Tally) -> &mut u64 = if way.closed {
-            |tally| &mut tally.after_close
-        } else if youngest >= seen.number + REORDER_WINDOW {
-            |tally| &mut tally.late
-        } else if !way.ready || seen.number < youngest && (seen.generation, seen.id) != way.youngest {
-            |tally| &mut tally.uncertain
-        } else {
-            |tally| &mut tally.arrived
-        };
+        let is_closed = way.closed;
+        way.closed |= seen.closes;
+        let is_of_the_past = seen.number < youngest && (seen.generation, seen.id) != way.youngest;
         if seen.number >= youngest {
             way.youngest = (seen.generation, seen.id);
         }
-        way.closed |= seen.closes;
+        let place: fn(&mut Tally) -> &mut u64 = if is_closed {
+            |tally| &mut tally.after_close
+        } else if is_of_the_past || !way.ready || youngest >= seen.number + REORDER_WINDOW {
+            |tally| &mut tally.uncertain
+        } else {
+            way.unanswered.push((now, seen.datagrams));
+            return;
+        };
         if let Some(tally) = self.tally_of(seen.direction) {
             *place(tally) += seen.datagrams;
         }
