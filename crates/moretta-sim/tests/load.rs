@@ -5,10 +5,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{CLIENT, GATEWAY, Small, address, all_different, seed, target, token};
-use moretta_core::Event;
+use common::{CLIENT, GATEWAY, Small, address, all_different, check_books, seed, target, token};
+use moretta_core::{Command, Event, Levels};
 use moretta_proto::admission::ResolveError;
-use moretta_sim::{GatewaySpec, LinkCounters, LinkModel, TargetKind};
+use moretta_sim::{GatewaySpec, LinkCounters, LinkModel, Stamp, TargetKind, bytes3};
+use moretta_wire::datagram::ContextId;
 
 fn milliseconds(number: u64) -> Duration {
     Duration::from_millis(number)
@@ -166,4 +167,190 @@ fn a_flood_from_the_target_obeys_congestion_control() {
     assert!(offered < 2000, "{offered} packets offered where about 800 pass");
     assert!(died * 5 < offered, "{died} of {offered} packets died in the path's queue");
     small.settle();
+}
+
+/// Jain's index of equal shares, per mille: 1000 when all are equal, 1000/n when one has everything.
+fn fairness(shares: &[u64]) -> u64 {
+    let sum: u64 = shares.iter().sum();
+    let squares: u64 = shares.iter().map(|share| share * share).sum();
+    sum * sum / (shares.len() as u64 * squares / 1000)
+}
+
+/// Six tunnels flood in both directions, with datagrams of different sizes: each gets its share of the bytes. A seventh
+/// whispers, loses next to nothing, and waits for the wire's own queue and its turn, not for theirs.
+#[test]
+fn floods_share_fairly_and_a_whisper_does_not_wait() {
+    let mut small = Small::new(seed(53), &narrow(), &GatewaySpec::new(address(GATEWAY)));
+    small.world.watch_levels();
+    small.connect();
+    small.open_tunnels(7, TargetKind::Sink);
+    let sizes = [1150, 1150, 600, 600, 200, 200];
+    for index in 1..=7 {
+        small.send(index, 0, 60);
+    }
+    small.world.run_for(milliseconds(500));
+    let (mut asked, mut waits) = (Vec::new(), Vec::new());
+    for serial in 1..=4000_u64 {
+        for (index, size) in (1..=6).zip(sizes) {
+            // 100 kB/s each, each way: two and a half times what the path carries in all.
+            if serial % (size as u64 / 100) == 0 {
+                small.send(index, serial, size);
+                small.target_sends(index, 1_000_000 + serial, size);
+            }
+        }
+        if serial % 50 == 0 {
+            small.target_sends(7, serial, 60);
+            asked.push(small.world.now());
+        }
+        small.world.run_for(milliseconds(1));
+        for got in small.at_application(7) {
+            waits.push(small.world.now().saturating_sub(asked[(got / 50 - 1) as usize]));
+        }
+    }
+    small.settle();
+    let up: Vec<u64> = (1..=6)
+        .map(|index| small.world.target_received(target(index)).iter().map(|it| it.1.len() as u64).sum())
+        .collect();
+    let down: Vec<u64> = (1..=6)
+        .map(|index| small.world.take_received(small.client, token(index)).iter().map(|it| it.len() as u64).sum())
+        .collect();
+    let (up_index, down_index) = (fairness(&up), fairness(&down));
+    waits.sort_unstable();
+    let median = waits[waits.len() / 2];
+    println!(
+        "bytes there {up:?}: {up_index} ‰; bytes back {down:?}: {down_index} ‰; {} whispers, median {median:?}",
+        waits.len()
+    );
+    assert!(up_index > 950 && down_index > 950, "{up:?}: {up_index} ‰, {down:?}: {down_index} ‰");
+    assert!(waits.len() >= 70, "{} of 80 whispers arrived", waits.len());
+    // 10 ms of way, 100 ms of the wire's queue, and half a round of the six others' quanta of 3072 bytes, 37 ms; our own
+    // queues, if it had to wait in theirs, would keep it for up to 200 ms more.
+    assert!(median < milliseconds(160), "{median:?}");
+}
+
+/// C-12: a client that never reads its streams: replies in capsules stop at its credit, grow old and are dropped; what is
+/// kept stays bounded, the other clients notice nothing, and once it reads the stream goes on.
+#[test]
+fn a_client_that_never_reads_costs_its_own_tunnel_only() {
+    let mut small = Small::new(seed(54), &LinkModel::default(), &GatewaySpec::new(address(GATEWAY)));
+    small.world.watch_levels();
+    small.connect();
+    small.open_tunnels(1, TargetKind::Echo);
+    let own = address("10.0.0.9:6000");
+    small.world.add_target(target(2), TargetKind::Echo);
+    let peer = small.world.add_peer(own, address(GATEWAY)).unwrap();
+    assert!(small.world.run_until(Duration::from_secs(5), |world| world.peer(peer).is_connected()));
+    let control = small.world.peer(peer).open_uni().unwrap();
+    small.world.peer(peer).write(control, &bytes3::control_stream(), false);
+    let stream = small.world.peer(peer).open_request().unwrap();
+    let head = bytes3::connect_udp("gateway.test", &target(2).ip().to_string(), target(2).port());
+    small.world.peer(peer).write(stream, &head, false);
+    small.world.run_for(milliseconds(100));
+    small.world.peer(peer).set_reading(false);
+    // Three megabytes; a stream's credit here is 1.25 MB.
+    for serial in 0..3000 {
+        let mut capsule = Vec::new();
+        let payload = Stamp { tunnel: 2, serial }.payload(1000);
+        moretta_wire::capsule::write_datagram(ContextId::UDP_PAYLOAD, &payload, &mut capsule);
+        small.world.peer(peer).write(stream, &bytes3::data(&capsule), false);
+        small.send(1, serial, 500);
+        small.world.run_for(milliseconds(2));
+    }
+    small.world.run_for(milliseconds(100));
+    assert_eq!(small.world.peer(peer).held_back(stream), 0, "what it sends is read all the same");
+    let counters = small.world.gateway_counters(small.site);
+    let kept = counters.datagrams_to_peer_in_capsules;
+    assert!(kept < 1600 && counters.down_dropped_stale > 1000, "{kept} kept, {counters:?}");
+    assert_eq!(small.world.target_received(target(2)).len(), 3000);
+    assert_eq!(small.at_application(1).len(), 3000, "the neighbour lost nothing");
+
+    small.world.peer(peer).set_reading(true);
+    small.world.run_for(Duration::from_secs(1));
+    let before = small.world.peer(peer).received(stream).bytes.len();
+    let mut capsule = Vec::new();
+    let payload = Stamp { tunnel: 2, serial: 9999 }.payload(1000);
+    moretta_wire::capsule::write_datagram(ContextId::UDP_PAYLOAD, &payload, &mut capsule);
+    small.world.peer(peer).write(stream, &bytes3::data(&capsule), false);
+    small.world.run_for(milliseconds(200));
+    let after = small.world.peer(peer).received(stream).bytes;
+    assert!(after[before..].windows(payload.len()).any(|window| window == payload), "the stream goes on");
+}
+
+/// H3D-24: a client that acknowledges nothing: the target's flood fills one queue to its bound, grows old and is dropped;
+/// after the connection's idle time nothing is left.
+#[test]
+fn a_client_that_falls_silent_under_a_flood_leaves_nothing() {
+    let mut small = Small::new(seed(55), &LinkModel::default(), &GatewaySpec::new(address(GATEWAY)));
+    small.world.watch_levels();
+    small.connect();
+    small.open_tunnels(2, TargetKind::Sink);
+    small.send(1, 0, 100);
+    small.send(2, 0, 100);
+    small.world.run_for(milliseconds(300));
+    let silence = LinkModel { loss_per_mille: 1000, ..LinkModel::default() };
+    let (from, to) = (small.world.host_of(address(CLIENT)).unwrap(), small.world.host_of(address(GATEWAY)).unwrap());
+    small.world.network.set_link(from, to, silence);
+    for serial in 1..5000 {
+        for index in 1..=2 {
+            small.target_sends(index, serial, 1100);
+        }
+        small.world.run_for(milliseconds(1));
+    }
+    let held = small.world.gateway_levels(small.site).unwrap();
+    assert!(held[0].queued_bytes <= 2 * 262_144, "{held:?}");
+    small.world.run_for(Duration::from_secs(400));
+    let nothing = Levels { timers: 1, ..Levels::default() };
+    assert_eq!(small.world.gateway_levels(small.site).unwrap(), [nothing]);
+    assert_eq!((small.world.counted_tunnels(small.site), small.world.gateway_load(small.site)), (0, (0, 0, 0)));
+    check_books("gateway", &small.world.gateway_counters(small.site));
+}
+
+/// A gateway drains while tunnels flood both ways on a narrow path: it says so at once, the old tunnels go on, and at
+/// the deadline every client hears the end within a round trip or two, although windows and queues are full.
+#[test]
+fn a_drain_under_load_is_announced_and_ends_on_time() {
+    let mut small = Small::new(seed(56), &narrow(), &GatewaySpec::new(address(GATEWAY)));
+    small.world.watch_levels();
+    small.connect();
+    small.open_tunnels(3, TargetKind::Sink);
+    for index in 1..=3 {
+        small.send(index, 0, 100);
+    }
+    small.world.run_for(milliseconds(500));
+    let began = small.world.now();
+    let mut serial = 0;
+    let mut flood = |small: &mut Small, time: u64| {
+        for _ in 0..time {
+            serial += 1;
+            for index in 1..=3 {
+                if small.still_open(index) {
+                    small.send(index, serial, 1100);
+                    small.target_sends(index, 1_000_000 + serial, 1100);
+                }
+            }
+            small.world.run_for(milliseconds(1));
+        }
+    };
+    flood(&mut small, 1000);
+    let deadline = small.world.instant_after(Duration::from_secs(2));
+    small.world.command_gateway(small.site, |_| Command::Drain { deadline });
+    flood(&mut small, 500);
+    small.world.add_target(target(4), TargetKind::Echo);
+    small.open(4);
+    flood(&mut small, 500);
+    let is_refused = |event: &Event| matches!(event, Event::TunnelRefused { tunnel, .. } if *tunnel == token(4));
+    assert!(small.world.events(small.client).iter().any(is_refused), "{:?}", small.world.events(small.client));
+    let at_application = small.at_application(1).len();
+    assert!(at_application > 100, "old tunnels carry while the gateway drains: {at_application}");
+    assert!((1..=3).all(|index| small.still_open(index)), "until the deadline");
+    flood(&mut small, 1300);
+    let ended = small.world.now().saturating_sub(began);
+    assert!((1..=3).all(|index| !small.still_open(index)), "after {ended:?}: {:?}", small.world.events(small.client));
+    let is_over = |event: &Event| matches!(event, Event::GatewayClosed { .. });
+    assert!(small.world.events(small.client).iter().any(is_over), "{:?}", small.world.events(small.client));
+    assert!(small.world.gateway_events(small.site).iter().any(|event| matches!(event, Event::Drained)));
+    small.world.run_for(Duration::from_secs(15));
+    assert_eq!(small.world.gateway_load(small.site), (0, 0, 0));
+    check_books("gateway", &small.world.gateway_counters(small.site));
+    check_books("client", &small.world.client_counters(small.client));
 }

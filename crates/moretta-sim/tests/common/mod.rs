@@ -89,6 +89,12 @@ impl Small {
         assert!(self.world.send(self.client, token(index), &payload), "tunnel {index} is not open");
     }
 
+    /// Tunnel `index` was accepted and has not ended.
+    pub(crate) fn still_open(&self, index: u8) -> bool {
+        let ended = |event: &Event| matches!(event, Event::TunnelClosed { tunnel, .. } if *tunnel == token(index));
+        self.world.opened(self.client, token(index)).is_some() && !self.world.events(self.client).iter().any(ended)
+    }
+
     /// What arrived at target `index`, each payload checked in full: serial numbers by sender.
     pub(crate) fn at_target(&self, index: u8) -> BTreeMap<SocketAddr, Vec<u64>> {
         let mut serials: BTreeMap<SocketAddr, Vec<u64>> = BTreeMap::new();

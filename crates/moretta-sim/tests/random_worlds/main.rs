@@ -23,7 +23,7 @@ use explorer::{Explorer, Story};
 use moretta_core::Counters;
 
 /// Worlds that an ordinary test run explores.
-const WORLDS: u64 = 300;
+const WORLDS: u64 = 200;
 /// Where those begin.
 const FIRST_SEED: u64 = 1;
 
