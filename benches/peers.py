@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from benches.machine import GATEWAY_CORE
 from benches.programs import HERE, ROOT, Programs
@@ -54,7 +54,7 @@ class Peer:
 class Process:
     """A running gateway."""
 
-    def __init__(self, peer: Peer, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    def __init__(self, peer: Peer, process: subprocess.Popen[bytes], log: Path) -> None:
         self.peer = peer
         self.pid = process.pid
         self.authority = peer.authority
@@ -66,18 +66,21 @@ class Process:
         return self._process.poll() is None
 
     def said(self) -> list[str]:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace").splitlines()
+        return self._log.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def counters(self) -> dict[str, Any]:
-        """What our gateway counted, once no datagram moves any more: what is under way arrives first."""
+        """What our gateway counted, once no datagram moves any more: what is under way arrives first.
+
+        A worker that is too busy to answer is shown as it last did; a question that it takes costs it a turn.
+        """
         reading = self._ask()
         for _ in range(STILL_READINGS):
             time.sleep(0.05)
             before, reading = reading, self._ask()
-            if all(before["core"][name] == reading["core"][name] for name in MOVING):
-                break
-        return reading
+            is_new = reading["core"]["turns"] > before["core"]["turns"]
+            if is_new and all(before["core"][name] == reading["core"][name] for name in MOVING):
+                return reading
+        raise PeerFailed(f"the counters of {self.peer.name} do not come to rest")
 
     def _ask(self) -> dict[str, Any]:
         before = len(self._answers())
@@ -141,11 +144,12 @@ def _written(path: Path, template: str, values: dict[str, Any]) -> Path:
 @contextlib.contextmanager
 def running(peer: Peer) -> Iterator[Process]:
     """A process of this gateway on its core, ready to be asked. Raises PeerFailed."""
-    with tempfile.TemporaryFile() as log:
+    with tempfile.NamedTemporaryFile() as log:
         started = subprocess.Popen(
             ["taskset", "-c", GATEWAY_CORE, *peer.command], stdout=log, stderr=subprocess.STDOUT, cwd=ROOT
         )
-        process = Process(peer, started, log)
+        # Read by a descriptor of its own: one that both shared would move under the writer.
+        process = Process(peer, started, Path(log.name))
         try:
             _wait_for_port(process, peer.port)
             if process.authority is None:

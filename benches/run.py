@@ -80,7 +80,7 @@ class Run:
             return
         self.samples.add(peer.name, case.name, found)
         self._say(
-            f"{case.name:<40}{peer.name:<14}{report.shown(report.values([found], case.figure) or [0.0]):>10} {case.unit}"
+            f"{case.name:<52}{peer.name:<14}{report.shown(report.values([found], case.figure) or [0.0]):>10} {case.unit}"
         )
         for complaint in _complaints(found):
             self._remark(f"{case.name}, {peer.name}: {complaint}")

@@ -49,6 +49,16 @@ async def test_it_says_how_to_reach_it_and_can_be_reached() -> None:
         assert facts["workers"] == 1
 
 
+async def test_it_tells_its_counters_when_it_is_asked_by_a_signal() -> None:
+    with running("--port", "0", "--json") as process:
+        facts = facts_of(process)
+        async with moretta.connect(f"https://127.0.0.1:{facts['port']}", ca_file=facts["ca"]):
+            process.send_signal(signal.SIGUSR1)
+            counters = facts_of(process)["counters"]
+
+    assert counters["core"]["connections_accepted"] == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_its_certificate_goes_when_it_ends(number: signal.Signals) -> None:
     with running("--port", "0", "--json") as process:
