@@ -17,8 +17,9 @@ async def main():
     running = testing.gateway()
     proxy = await running.__aenter__()
     gateway = await proxy.connect()
-    tunnel = await gateway.open_udp("127.0.0.1", 9)
-    tunnel.send(b"x")
+    tunnels = await asyncio.gather(*(gateway.open_udp("127.0.0.1", 9) for _ in range(100)))
+    for tunnel in tunnels:
+        tunnel.send_many([b"on its way"] * 50)
     globals().update(locals())
     print("open", flush=True)
     ENDING
@@ -44,7 +45,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_an_interpreter_with_live_tunnels_ends_at_once(name: str, tmp_path: Path) -> None:
+def test_an_interpreter_with_a_hundred_live_tunnels_ends_at_once(name: str, tmp_path: Path) -> None:
     ending, run, output = ENDINGS[name]
     script = SCRIPT.replace("ENDING", ending).replace("ASYNC", run)
     done = subprocess.run(

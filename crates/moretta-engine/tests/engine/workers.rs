@@ -55,6 +55,10 @@ fn packets_at_the_wrong_socket_reach_their_worker_through_the_ring() {
             client.echo(tunnel, &vec![round; if round % 10 == 0 { 1200 } else { usize::from(round) }]);
         }
     }
+    if relay.is_powerless() {
+        eprintln!("skipped: without segmentation offload no packet can be led astray");
+        return;
+    }
     let misled = relay.misled();
     assert!(misled >= u64::from(ROUNDS), "only {misled} packets went astray");
     let stats = gateway.driven.wait_for_stats("packets from the ring", |stats| {

@@ -18,6 +18,7 @@ pub struct Misleading {
     /// Where clients connect.
     pub address: SocketAddr,
     misled: Arc<AtomicU64>,
+    powerless: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -29,22 +30,35 @@ struct Relay {
     /// The longest packet so far for each slot. Its connection knows it for a duplicate, whoever sends it again.
     longest: HashMap<u8, Vec<u8>>,
     misled: Arc<AtomicU64>,
+    powerless: Arc<AtomicBool>,
 }
 
 impl Misleading {
     pub fn start(gateway: SocketAddr) -> Self {
         let front = UdpSocket::open_client("127.0.0.1:0".parse().unwrap(), &SocketOptions::quic()).unwrap();
         let address = front.local_address();
-        let (misled, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (misled, powerless, stop) = (Arc::default(), Arc::default(), Arc::default());
         let stopped = Arc::clone(&stop);
-        let relay = Relay { gateway, front, clients: Vec::new(), longest: HashMap::new(), misled: Arc::clone(&misled) };
+        let relay = Relay {
+            gateway,
+            front,
+            clients: Vec::new(),
+            longest: HashMap::new(),
+            misled: Arc::clone(&misled),
+            powerless: Arc::clone(&powerless),
+        };
         let thread = std::thread::spawn(move || relay.run(&stopped));
-        Self { address, misled, stop, thread: Some(thread) }
+        Self { address, misled, powerless, stop, thread: Some(thread) }
     }
 
     /// Packets that the kernel gave to the wrong worker so far.
     pub fn misled(&self) -> u64 {
         self.misled.load(Ordering::SeqCst)
+    }
+
+    /// Where the kernel takes no trains (no generic segmentation offload), each packet is steered by itself.
+    pub fn is_powerless(&self) -> bool {
+        self.powerless.load(Ordering::SeqCst)
     }
 }
 
@@ -100,6 +114,7 @@ impl Relay {
             Some((_, first)) if !is_long => {
                 send(socket, gateway, Some(first.len()), &[first, packet].concat());
                 self.misled.fetch_add(1, Ordering::SeqCst);
+                self.powerless.fetch_or(socket.counters().fallback_gso > 0, Ordering::SeqCst);
             }
             _ => send(socket, gateway, None, packet),
         }
