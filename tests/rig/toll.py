@@ -97,7 +97,8 @@ def toll(
     )
     assert grown <= memory_bytes
     assert each <= cpu_microseconds
-    assert noticed.answered >= LEAST_ANSWERED * noticed.sent
+    # One may always be lost.
+    assert noticed.sent - noticed.answered <= max(1, (1 - LEAST_ANSWERED) * noticed.sent)
 
 
 async def watch(address: tuple[str, int], ca_file: Path) -> None:
