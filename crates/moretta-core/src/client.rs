@@ -70,6 +70,12 @@ impl Core {
             self.counters.unknown_commands += 1;
             return;
         }
+        if self.drain.is_some() {
+            // The end may have been told already: nothing would close it any more.
+            let event = Event::GatewayFailed { gateway: id, failure: GatewayFailure::Closed };
+            self.pending.push(Action::Event(event));
+            return;
+        }
         let timers = &mut self.timers;
         let (endpoints, quic) = (&mut self.endpoints, &mut self.quic);
         let mut endpoint_key = None;

@@ -106,6 +106,24 @@ fn a_request_that_crosses_the_first_goaway_is_answered() {
 }
 
 #[test]
+fn a_core_that_drains_connects_to_no_gateway() {
+    for at_once in [false, true] {
+        let (mut world, _) = World::pair();
+        let deadline = world.now.instant + Duration::from_secs(60);
+        world.command(1, if at_once { Command::Close } else { Command::Drain { deadline } });
+        let late = world.connect(1, "10.0.0.9:7000", SERVER);
+        world.ask_udp(1, late, 7, support::TARGET, 9007);
+        world.run(Duration::from_secs(1));
+        let events = &world.nodes[1].events;
+        let failed = |event: &Event| matches!(event, Event::GatewayFailed { gateway, failure: GatewayFailure::Closed } if *gateway == late);
+        assert!(events.iter().any(failed), "{events:?}");
+        let refused = |event: &Event| matches!(event, Event::TunnelRefused { tunnel: TunnelToken(7), .. });
+        assert!(events.iter().any(refused), "{events:?}");
+        assert_eq!(world.nodes[1].core.counters().connections_opened, 1);
+    }
+}
+
+#[test]
 fn at_the_deadline_a_draining_gateway_closes_what_is_left() {
     let (mut world, gateway) = World::pair();
     world.open_udp(1, gateway, 1);

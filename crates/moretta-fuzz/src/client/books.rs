@@ -81,6 +81,7 @@ impl Books {
     pub(super) fn note(&mut self, event: &Event) {
         match event {
             Event::GatewayConnected { gateway, .. } => {
+                assert!(!self.is_drained, "{event:?} after the end");
                 assert_eq!(self.gateways.insert(*gateway, Stage::Open), Some(Stage::Asked));
             }
             Event::GatewayFailed { gateway, .. } => {

@@ -205,6 +205,8 @@ pub(crate) fn core_client() -> Vec<Seed> {
         ("close", tunnel().ask().order(1)),
         ("drain", tunnel().ask().order(9).ask().wait(4000).wait(10_000)),
         ("close-all", tunnel().order(4).ask()),
+        ("connect-after-the-end", with(0).order(4).act(Op::Connect, 0).ask()),
+        ("connect-while-draining", tunnel().order(9).act(Op::Connect, 0).ask().wait(10_000)),
         ("idle", tunnel().up(0, 0, b"x").wait(29_000).up(0, 0, b"x").wait(31_000)),
         ("idle-connection", with(0).wait(140_000).wait(140_000)),
         ("flood-from-application", tunnel().act(Op::Hold, HIGH).up(0, 100, &[7; 2000]).up(0, 100, &[7; 2000])),
