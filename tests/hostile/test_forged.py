@@ -88,6 +88,32 @@ async def test_forged_icmp_errors_stop_neither_tunnels_nor_the_listener(
             await echoed(peer, stream_id, b"a new client")
 
 
+async def test_what_a_router_says_about_the_path_to_a_target_bounds_what_is_assembled_for_it(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory, network: Everywhere
+) -> None:
+    """UDP-47: a capsule in pieces is held only if the path carries its payload; here a router is forged that wants less."""
+    with running(authority, tmp_path_factory.mktemp("victim") / "log") as victim:
+        # The kernel keeps what it is told for all sockets to an address: this one is for this test alone.
+        async with udp_target("127.0.0.3") as target, victim.client() as peer:
+            stream_id = await victim.open(peer, target.address)
+
+            async def in_pieces(size: int) -> None:
+                capsule = wire.datagram_capsule(bytes(size))
+                for start in range(0, len(capsule), 1000):
+                    peer.send_data(stream_id, capsule[start : start + 1000])
+                await peer.settled()
+
+            await in_pieces(9000)
+            flow = await target.peer()
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as forger:
+                quoted = udp_packet(flow, target.address, bytes(1200))
+                forger.sendto(icmp_error(TOO_BIG, quoted, 1400), (flow[0], 0))
+            await victim.until(lambda stats: stats["core"]["flow_errors_too_large"] > 0, "the report")
+            for size in (1373, 1372):
+                await in_pieces(size)
+            assert len(await target.take()) == 1372
+
+
 async def echoed(peer: RawPeer, stream_id: int, payload: bytes) -> None:
     assert await peer.http_datagram(stream_id) == b"\x00" + payload
 
