@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: Rates that are tried, upwards.
-RATES = (100_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000, 600_000)
+RATES = (100_000, 160_000, 200_000, 250_000, 300_000, 400_000, 500_000, 600_000)
 #: More than this is not "got through".
 LOSS_PCT = 0.1
 #: A rate that was not offered was not tried.
