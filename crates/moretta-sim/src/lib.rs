@@ -1,15 +1,16 @@
 //! Worlds in one thread: cores, links and a virtual clock. For tests only, never a dependency of the product.
 //!
 //! A [`World`] holds gateways and clients (the same [`Core`](moretta_core::Core) that the engine drives), targets, and
-//! clients that are not ours ([`Peer`]), on links with delay, loss, reordering, duplication, MTU, rate and address
-//! translation. Nothing in it looks at a clock or asks the system for randomness, except that TLS draws its own random
-//! values: contents of packets differ from run to run, their times, sizes and directions do not ([`Trace`]).
+//! clients that are not ours ([`Peer`]), on links with delay, loss, reordering, duplication, corruption, MTU, rate and
+//! address translation. Nothing in it looks at a clock or asks the system for randomness, not even TLS: a seed repeats
+//! every packet bit by bit ([`Trace`]).
 
 mod link;
 mod network;
 mod payload;
 mod peer;
 mod random;
+mod repeatable;
 mod tls;
 mod trace;
 mod wiretap;

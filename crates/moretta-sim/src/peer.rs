@@ -12,9 +12,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionError, ConnectionHandle, ConnectionId, DatagramEvent, Dir, EcnCodepoint,
-    Endpoint, EndpointConfig, Event, ReadError, ServerConfig, StreamEvent, StreamId, TransportConfig, VarInt,
-    crypto::{self, rustls::QuicClientConfig},
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent,
+    Dir, EcnCodepoint, Endpoint, EndpointConfig, Event, ReadError, ServerConfig, StreamEvent, StreamId,
+    TransportConfig, VarInt,
+    crypto::{self, CryptoError, rustls::QuicClientConfig},
 };
 use rustls::ClientConfig as TlsConfig;
 
@@ -22,6 +23,48 @@ use crate::{
     random::Random,
     tls::{SERVER_NAME, SetupError},
 };
+
+/// Octets of its connection IDs.
+pub(crate) const ID_OCTETS: usize = 8;
+
+/// Connection IDs that repeat; the library's own are drawn from the system.
+struct Ids(Random);
+
+impl ConnectionIdGenerator for Ids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&self.0.bytes::<ID_OCTETS>())
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_OCTETS
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Makes reset tokens that repeat, and that nobody could not guess.
+struct ResetKey([u8; 32]);
+
+impl crypto::HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature: &mut [u8]) {
+        for (index, octet) in signature.iter_mut().enumerate() {
+            let (key, data) = (self.0.get(index % 32), data.get(index % data.len().max(1)));
+            *octet = key.copied().unwrap_or(0) ^ data.copied().unwrap_or(0);
+        }
+    }
+
+    fn signature_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let mut own = vec![0; signature.len()];
+        self.sign(data, &mut own);
+        if own == signature { Ok(()) } else { Err(CryptoError) }
+    }
+}
 
 /// What arrived on one stream.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -81,8 +124,9 @@ impl Peer {
         random: &mut Random,
     ) -> Result<Self, SetupError> {
         let setup = |error: &dyn std::fmt::Display| SetupError(error.to_string());
-        let mut config = EndpointConfig::default();
-        config.rng_seed(Some(random.bytes()));
+        let mut config = EndpointConfig::new(Arc::new(ResetKey(random.bytes())));
+        let ids = random.bits();
+        config.rng_seed(Some(random.bytes())).cid_generator(move || Box::new(Ids(Random::new(ids, "connection ids"))));
         let mut endpoint = Endpoint::new(Arc::new(config), None, true, None);
         let mut client = ClientConfig::new(crypto);
         let mut transport = TransportConfig::default();

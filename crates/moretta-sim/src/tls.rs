@@ -1,8 +1,6 @@
-//! Certificates and TLS configurations whose messages have the same sizes in every run.
+//! Certificates and TLS configurations, from a seed where a world has to repeat itself.
 //!
-//! TLS draws its own random values, which a world cannot repeat. None of them may change the size of a message or the
-//! time it is sent: hence Ed25519 (an ECDSA signature varies by a few bytes), a fixed serial number, and a clock of our
-//! own. Everything else that TLS draws has a fixed length.
+//! Ed25519, since its signatures are of one size and need no randomness; a fixed serial number; a clock of our own.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +12,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
-use crate::wiretap::Secrets;
+use crate::{random::Random, repeatable, wiretap::Secrets};
 
 /// Unix time when every world begins: 1 January 2027.
 pub const START: Duration = Duration::from_secs(1_798_761_600);
@@ -26,6 +24,7 @@ pub const SERVER_NAME: &str = "gateway.test";
 pub struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivatePkcs8KeyDer<'static>,
+    provider: Arc<CryptoProvider>,
 }
 
 /// TLS could not be set up; only a broken build or missing randomness does that.
@@ -55,20 +54,29 @@ impl TimeProvider for FixedTime {
 }
 
 impl Identity {
-    /// A self-signed certificate for [`SERVER_NAME`].
+    /// A self-signed certificate for [`SERVER_NAME`], and real randomness.
     ///
     /// # Errors
     /// If the cryptographic library fails.
     pub fn new() -> Result<Self, SetupError> {
-        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(setup)?;
-        let mut parameters = CertificateParams::new([SERVER_NAME.to_owned()]).map_err(setup)?;
-        parameters.serial_number = Some(SerialNumber::from(1));
-        let certificate = parameters.self_signed(&key).map_err(setup)?;
-        Ok(Self { certificate: certificate.der().clone(), key: PrivatePkcs8KeyDer::from(key.serialize_der()) })
+        Self::with(&KeyPair::generate_for(&PKCS_ED25519).map_err(setup)?, aws_lc_rs::default_provider())
     }
 
-    fn provider() -> Arc<CryptoProvider> {
-        Arc::new(aws_lc_rs::default_provider())
+    /// The same from a seed, key and handshakes included.
+    pub(crate) fn of(seed: u64) -> Result<Self, SetupError> {
+        // RFC 8410 §7: all of a private key but its 32 octets.
+        const PKCS8: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        let mut random = Random::new(seed, "tls");
+        let key: Vec<u8> = PKCS8.into_iter().chain(random.bytes::<32>()).collect();
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key.into(), &PKCS_ED25519).map_err(setup)?;
+        Self::with(&key, repeatable::provider(random))
+    }
+
+    fn with(key: &KeyPair, provider: CryptoProvider) -> Result<Self, SetupError> {
+        let mut parameters = CertificateParams::new([SERVER_NAME.to_owned()]).map_err(setup)?;
+        parameters.serial_number = Some(SerialNumber::from(1));
+        let certificate = parameters.self_signed(key).map_err(setup)?.der().clone();
+        Ok(Self { certificate, key: key.serialize_der().into(), provider: Arc::new(provider) })
     }
 
     /// What the gateway's listeners use.
@@ -76,7 +84,7 @@ impl Identity {
     /// # Errors
     /// If the cryptographic library fails.
     pub fn server(&self) -> Result<Arc<ServerConfig>, SetupError> {
-        let mut config = ServerConfig::builder_with_details(Self::provider(), Arc::new(FixedTime))
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), Arc::new(FixedTime))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(setup)?
             .with_no_client_auth()
@@ -98,7 +106,7 @@ impl Identity {
     pub(crate) fn client_with(&self, log: Option<Arc<Secrets>>) -> Result<Arc<ClientConfig>, SetupError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).map_err(setup)?;
-        let mut config = ClientConfig::builder_with_details(Self::provider(), Arc::new(FixedTime))
+        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::new(FixedTime))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(setup)?
             .with_root_certificates(roots)

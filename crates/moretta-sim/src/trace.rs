@@ -11,12 +11,13 @@ pub struct TraceEntry {
     pub direction: (u32, u32),
     /// Bytes of UDP payload.
     pub bytes: usize,
+    /// FNV-1a over them.
+    pub content: u64,
     /// Copies that arrive: 0, 1 or 2.
     pub copies: u8,
 }
 
-/// All packets in order. Sizes, times and directions only: contents differ from run to run, because TLS draws its own
-/// random values.
+/// All packets in order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     entries: Vec<TraceEntry>,
@@ -34,17 +35,15 @@ impl Trace {
 
     /// FNV-1a over all entries.
     pub fn hash(&self) -> u64 {
-        self.entries.iter().fold(0xcbf2_9ce4_8422_2325, |hash, entry| {
+        self.entries.iter().fold(NOTHING, |hash, entry| {
             let numbers = [
                 entry.time.as_nanos() as u64,
                 u64::from(entry.direction.0) << 32 | u64::from(entry.direction.1),
                 entry.bytes as u64,
+                entry.content,
                 entry.copies.into(),
             ];
-            numbers
-                .iter()
-                .flat_map(|number| number.to_le_bytes())
-                .fold(hash, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+            numbers.iter().fold(hash, |hash, number| fnv(hash, &number.to_le_bytes()))
         })
     }
 
@@ -55,4 +54,16 @@ impl Trace {
             .map(|index| (index, self.entries.get(index).copied(), other.entries.get(index).copied()))
             .find(|(_, ours, theirs)| ours != theirs)
     }
+}
+
+/// FNV-1a of no bytes.
+const NOTHING: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// The hash of a packet's contents.
+pub(crate) fn content(bytes: &[u8]) -> u64 {
+    fnv(NOTHING, bytes)
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::network::HostId;
+use crate::{network::HostId, peer};
 use moretta_wire::varint;
 use rustls::{
     KeyLog,
@@ -23,7 +23,7 @@ use rustls::{
 };
 
 /// Octets of the connection IDs in a world: ours, and those of hand-written clients.
-const ID_OCTETS: [usize; 2] = [moretta_core::CONNECTION_ID_OCTETS, 8];
+const ID_OCTETS: [usize; 2] = [moretta_core::CONNECTION_ID_OCTETS, peer::ID_OCTETS];
 /// Where the library begins to take packets for duplicates because so much younger ones were there, give or take a few.
 const REORDER_WINDOW: u64 = 120;
 /// A packet that one slot passes to another is taken after this time at the latest.

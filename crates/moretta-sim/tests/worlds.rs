@@ -56,7 +56,7 @@ fn data_crosses_a_bad_path_both_ways_whole_once_and_in_its_own_tunnel() {
     }
 }
 
-/// The seed decides every packet's time, size and direction.
+/// The seed decides every packet's time, direction and contents.
 #[test]
 fn a_seed_repeats_its_world_packet_for_packet() {
     let seed = seed(2);

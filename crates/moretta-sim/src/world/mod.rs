@@ -93,7 +93,7 @@ impl World {
         Ok(Self {
             seed,
             random: Random::new(seed, "world"),
-            identity: Identity::new()?,
+            identity: Identity::of(seed)?,
             start: Instant::now(),
             now: Duration::ZERO,
             network: Network::new(seed, default_model),

@@ -117,7 +117,7 @@ fn whatever_happens_the_five_properties_hold() {
     assert!(worlds < WORLDS || unseen.is_empty(), "never seen: {unseen:?}");
 }
 
-/// The same seed makes the same packets at the same times, the same events, the same records and the same counts.
+/// The same seed makes the same packets, bit by bit, at the same times, the same events, the same records and the same counts.
 #[test]
 fn a_seed_repeats_any_world_exactly() {
     let first = number("SEED").unwrap_or(FIRST_SEED);
