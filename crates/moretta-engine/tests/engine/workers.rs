@@ -61,10 +61,11 @@ fn packets_at_the_wrong_socket_reach_their_worker_through_the_ring() {
     }
     let misled = relay.misled();
     assert!(misled >= u64::from(ROUNDS), "only {misled} packets went astray");
+    // A busy worker's counters may be those of a moment ago.
     let stats = gateway.driven.wait_for_stats("packets from the ring", |stats| {
-        stats["shell"]["trains_from_ring"].as_u64().unwrap() >= misled
+        let through = stats["shell"]["trains_from_ring"].as_u64().unwrap();
+        through >= misled && stats["core"]["packets_forwarded"] == through
     });
-    assert_eq!(stats["core"]["packets_forwarded"], stats["shell"]["trains_from_ring"]);
     assert_eq!(stats["shell"]["ring_dropped"], 0);
     assert_eq!(stats["shell"]["packets_of_no_slot"], 0);
     assert_eq!(stats["core"]["endpoint_answers"], 0, "no stateless reset");
@@ -97,7 +98,8 @@ fn a_client_whose_address_changes_keeps_its_tunnel_with_four_workers() {
 fn a_connection_at_another_worker_needs_no_further_proof_of_its_address() {
     let gateway = Gateway::start(2);
     let mut client = gateway.client(1);
-    let first = each(&gateway.driven.stats(), "connections_accepted");
+    let stats = gateway.driven.wait_for_stats("a connection", |stats| stats["core"]["connections_accepted"] == 1);
+    let first = each(&stats, "connections_accepted");
     let other = first.iter().position(|accepted| *accepted == 0).unwrap();
     let mut connections = 1;
     // Where a connection lands is chance. Until one lands there, all tokens are from the first worker.
@@ -106,9 +108,12 @@ fn a_connection_at_another_worker_needs_no_further_proof_of_its_address() {
         client.driven.wait_until("gateway_closed", |event| matches!(event, Event::GatewayClosed(_)));
         client.connect(&gateway, 1);
         connections += 1;
-        let stats = gateway.driven.stats();
+        // Each but the first had a token.
+        let stats = gateway.driven.wait_for_stats("proofs", |stats| {
+            let core = &stats["core"];
+            core["connections_accepted"] == connections && core["connections_address_validated"] == connections - 1
+        });
         let validated = each(&stats, "connections_address_validated");
-        assert_eq!(validated.iter().sum::<u64>(), connections - 1, "each had a token: {stats:#}");
         if each(&stats, "connections_accepted")[other] == 1 {
             assert_eq!(validated[other], 1);
             break;
