@@ -37,7 +37,7 @@ demo: setup ## real HTTP/3 and real DNS through tunnels on loopback; exits 0 onl
 test: setup test-rust test-python ## the whole test suite; skips what this machine cannot do and says why
 
 .PHONY: check
-check: setup check-rust check-python check-house ## format, lints, types, documentation, licences, lock files, advisories
+check: setup check-rust check-python check-house check-instructions ## format, lints, types, documentation, licences, lock files, advisories, instruction counts
 
 .PHONY: gateway
 gateway: setup-release ## a loopback gateway in the foreground, release build (PORT=4433 WORKERS=one per core)
@@ -50,6 +50,10 @@ bench: setup-release ## measure the gateway beside its peers (ARGS="--list", "--
 .PHONY: instructions
 instructions: ## count the gateway's instructions per datagram and step; fails above the baseline (ARGS=--accept writes it)
 	@$(or $(PYTHON),python3) tools/instructions.py $(ARGS)
+
+.PHONY: bench-micro
+bench-micro: ## the same traces in nanoseconds, by criterion (ARGS=up-1200)
+	cargo bench --locked --quiet -p moretta-trace --bench traces -- $(ARGS)
 
 .PHONY: figures
 figures: setup ## write the figures of the last make bench into README.md
@@ -137,6 +141,12 @@ check-house: setup ## licences, lock files, generated pages, advisories
 	$(RUN) python tools/licences.py
 	$(RUN) python tools/lockstep.py
 	$(RUN) python tools/advisories.py
+
+# Here, because a check that nobody runs notices nothing. It costs a release build of one program and 20 s of counting;
+# where the baseline is of another toolchain it costs nothing and says so.
+.PHONY: check-instructions
+check-instructions: ## instructions per datagram and step against the baseline
+	@$(or $(PYTHON),python3) tools/instructions.py --if-comparable
 
 .PHONY: fix
 fix: setup ## format and apply safe lint fixes

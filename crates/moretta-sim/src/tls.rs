@@ -72,6 +72,18 @@ impl Identity {
         Self::with(&key, repeatable::provider(random))
     }
 
+    /// The same from a seed, except that key exchanges are real ones: for handshakes that shall cost what they cost in
+    /// earnest, and yet allocate in the same order each time.
+    ///
+    /// # Errors
+    /// If the cryptographic library fails.
+    pub fn with_real_key_exchange(seed: u64) -> Result<Self, SetupError> {
+        let mut identity = Self::of(seed)?;
+        let kx_groups = aws_lc_rs::default_provider().kx_groups;
+        identity.provider = Arc::new(CryptoProvider { kx_groups, ..(*identity.provider).clone() });
+        Ok(identity)
+    }
+
     fn with(key: &KeyPair, provider: CryptoProvider) -> Result<Self, SetupError> {
         let mut parameters = CertificateParams::new([SERVER_NAME.to_owned()]).map_err(setup)?;
         parameters.serial_number = Some(SerialNumber::from(1));
