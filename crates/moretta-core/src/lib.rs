@@ -60,6 +60,7 @@ pub use output::{
     Action, ClosedRecord, Event, GatewayFailure, OpenedRecord, Outputs, Record, RefusedRecord, TrainOut, TunnelFacts,
     Wake,
 };
+pub use queue::DATAGRAM_OVERHEAD;
 pub use tokens::{SharedTokenLog, TokenKeys};
 
 /// A moment for unit tests; all of them reckon from it.

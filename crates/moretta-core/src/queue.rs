@@ -61,7 +61,7 @@ impl Arena {
 }
 
 /// What a queued datagram costs beside its bytes, so that a flood of empty ones is bounded too.
-pub(crate) const DATAGRAM_OVERHEAD: usize = 64;
+pub const DATAGRAM_OVERHEAD: usize = 64;
 
 /// One tunnel's datagrams towards its peer: byte-bounded, drop-oldest, and nothing stays longer than the sojourn limit.
 #[derive(Debug, Default)]

@@ -19,9 +19,9 @@ pub(super) enum FlowEnd {
 /// One open flow.
 pub(super) struct Flow {
     pub(super) end: FlowEnd,
-    /// Bytes in the largest messages received lately: so many messages make up a share. A message is a datagram or a
-    /// whole train, and what is read beyond the share is lost, while in the kernel it could have waited.
-    pub(super) large_bytes: usize,
+    /// What the largest messages received lately took of a queue: so many messages make up a share. A message is a
+    /// datagram or a whole train, and what finds no room is lost, while in the kernel it could have waited.
+    pub(super) large_message: usize,
     generation: u32,
     /// It is in the ready list.
     queued: bool,
@@ -45,7 +45,8 @@ const LARGEST_MESSAGE: usize = 65_536;
 impl Flow {
     /// Follows the size of messages upwards at once and downwards slowly: single datagrams and trains come mixed.
     pub(super) fn note(&mut self, largest: usize) {
-        self.large_bytes = largest.max(self.large_bytes - self.large_bytes / 16);
+        let sunk = self.large_message - self.large_message / 16;
+        self.large_message = largest.max(sunk).max(1);
     }
 }
 
@@ -59,7 +60,7 @@ impl Flows {
             self.sockets += usize::from(matches!(end, FlowEnd::Socket(_)));
             let before = slot.replace(Flow {
                 end,
-                large_bytes: LARGEST_MESSAGE,
+                large_message: LARGEST_MESSAGE,
                 generation: id.generation,
                 queued: false,
                 parked: false,

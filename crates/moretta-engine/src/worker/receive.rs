@@ -5,7 +5,9 @@ use super::{
     FLOW_MESSAGES, KEY_FLOW, KEY_FORWARD, KEY_GENERATION_BITS, KEY_KIND_SHIFT, KEY_LINK, KEY_WAKE, LINK_TRAINS, Worker,
 };
 use crate::frontend::Arrival;
-use moretta_core::{Core, FlowError, FlowId, FlowKind, FlowPath, Input, LinkId, Now, OpenUdp, Train};
+use moretta_core::{
+    Core, DATAGRAM_OVERHEAD, FlowError, FlowId, FlowKind, FlowPath, Input, LinkId, Now, OpenUdp, Train,
+};
 use moretta_io::{ErrorKind, UdpSocket};
 use std::time::Duration;
 
@@ -137,7 +139,8 @@ impl Worker {
         let Some(flow) = shell.flows.get_mut(id) else { return false };
         match &mut flow.end {
             FlowEnd::Socket(socket) => {
-                let limit = (share / flow.large_bytes.max(1)).clamp(1, FLOW_MESSAGES);
+                // The core leaves room for one message beyond the share.
+                let limit = (share / flow.large_message + 1).min(FLOW_MESSAGES);
                 let received = match socket.receive_flow(&mut shell.flow_buffers, limit) {
                     Ok(received) => received,
                     Err(kind) => {
@@ -147,7 +150,8 @@ impl Worker {
                 };
                 let mut largest = 0;
                 for (data, segment_size) in shell.flow_buffers.iter() {
-                    largest = largest.max(data.len());
+                    let datagrams = data.len().div_ceil(segment_size.max(1));
+                    largest = largest.max(data.len() + datagrams * DATAGRAM_OVERHEAD);
                     self.core.handle(now, Input::Flow { flow: id, data, segment_size });
                 }
                 flow.note(largest);
