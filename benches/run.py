@@ -171,7 +171,7 @@ def targets(programs: Programs) -> Iterator[tuple[tuple[int, int], tuple[int, in
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=4, help="samples of each gateway and case; even: A B B A")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of traffic in each sample")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of traffic in each sample")
     parser.add_argument("--only", action="append", default=[], help="group or part of the name of a case; repeatable")
     parser.add_argument("--peers", default=",".join(EVERYBODY[1:]), help="peers to measure beside, by name")
     parser.add_argument("--quick", action="store_true", help="one short sample of each: shows that it works, no more")
