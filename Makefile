@@ -55,6 +55,13 @@ instructions: ## count the gateway's instructions per datagram and step; fails a
 bench-micro: ## the same traces in nanoseconds, by criterion (ARGS=up-1200)
 	cargo bench --locked --quiet -p moretta-trace --bench traces -- $(ARGS)
 
+# The package as it is installed, but with its symbols: maturin strips what it ships.
+.PHONY: flame
+flame: RELEASE_ENV := .tools/flame
+flame: export MATURIN_PEP517_ARGS := --strip=false
+flame: setup-release ## flame graph of a gateway under load, and its dearest functions (ARGS='"new connection and tunnel"'); needs perf
+	@$(RELEASE_ENV)/bin/python -m benches.flame $(ARGS)
+
 .PHONY: figures
 figures: setup ## write the figures of the last make bench into README.md
 	$(RUN) python tools/figures.py
