@@ -99,6 +99,13 @@ impl RawClient {
         self.control && world.peer(self.id).closed().is_none()
     }
 
+    /// The gateway's SETTINGS have come: its side of the handshake is complete, too. Before that it may give a connection
+    /// up without a word that arrives, and nothing but time tells the client.
+    pub(crate) fn was_heard(&self, world: &mut World) -> bool {
+        const CONTROL_OF_SERVER: u64 = 3;
+        !world.peer(self.id).received(CONTROL_OF_SERVER).bytes.is_empty()
+    }
+
     /// The stream of a new request.
     pub(crate) fn open(
         &mut self,
