@@ -147,7 +147,7 @@ class Engine:
         self._ready: dict[int, Callable[[], None]] = {}
         # Taken from the native queues and not told yet.
         self._tokens: deque[int] = deque()
-        self._events: deque[bytes] = deque()
+        self._events: deque[Event] = deque()
         self._numbers = itertools.count(1)
         self._closing: asyncio.Future[None] | None = None
         # The loop holds no reference: an engine that is forgotten open is collected, closed and complained about.
@@ -231,7 +231,7 @@ class Engine:
         """Deliver what the engine said while it closed."""
         try:
             while events := self.native.take_events(BATCH):
-                self._events.extend(events)
+                self._events.extend(_decode(events))
                 self._tell()
         finally:
             # Whoever still waits for something hears that it will not come.
@@ -248,7 +248,7 @@ class Engine:
         native = self.native
         # Tokens first: a datagram that came before its tunnel's end is read before the end is told.
         self._tokens.extend(native.take_ready(BATCH))
-        self._events.extend(native.take_events(BATCH))
+        self._events.extend(_decode(native.take_events(BATCH)))
         self._tell()
 
     def _tell(self) -> None:
@@ -264,8 +264,7 @@ class Engine:
                 # behind must be found then: the descriptor says nothing about it any more.
                 self._loop.call_soon(self._tell)
 
-    def _dispatch(self, raw: bytes) -> None:
-        event: Event = json.loads(raw)
+    def _dispatch(self, event: Event) -> None:
         kind, key = EVENTS[event["event"]]
         handler = self._handlers.get((kind, event[key] if key is not None else 0))
         if handler is not None:
@@ -326,6 +325,12 @@ def classify_address(address: str) -> dict[str, Any]:
     """Return the tier of an address and the special prefix that it is in."""
     result: dict[str, Any] = json.loads(_engine.classify_address(address))
     return result
+
+
+def _decode(events: list[bytes]) -> list[Event]:
+    # As one document: a third of the cost of one for each.
+    decoded: list[Event] = json.loads(b"[%b]" % b",".join(events))
+    return decoded
 
 
 def _encode(document: Mapping[str, Any]) -> bytes:

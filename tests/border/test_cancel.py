@@ -95,9 +95,9 @@ async def test_an_open_that_is_cancelled_as_its_answer_arrives_leaves_no_tunnel(
     task = asyncio.create_task(run())
     dispatch = gateway._engine._dispatch
 
-    def watched(event: bytes) -> None:
+    def watched(event: dict[str, Any]) -> None:
         dispatch(event)
-        if b"tunnel_opened" in event:
+        if event["event"] == "tunnel_opened":
             # The answer is in, and the task that waits for it has not run yet.
             task.cancel()
 

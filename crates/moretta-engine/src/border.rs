@@ -1,7 +1,8 @@
 //! What waits for control code: events, tunnels with news, and the one wake-up for both.
 //!
 //! The wake-up is armed only when a take finds everything empty; then the queues are looked at again, so that what came
-//! in between is never slept over. Only this module clears the descriptor.
+//! in between is never slept over. Only this module clears the descriptor. Records alone wake nobody at once: the worker
+//! that queued them rings when the oldest has waited long enough.
 
 use crate::document::Event;
 use moretta_io::{OpenError, WakeFd};
@@ -9,11 +10,17 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Bound on events that must not be lost: those that wait and those that open tunnels and gateways will still cause.
 pub(crate) const PROMISE_LIMIT: usize = 131_072;
 /// Bound on refusal records that wait; what exceeds it is sampled away and counted.
 pub(crate) const REFUSAL_LIMIT: usize = 1_024;
+/// How long a record of a tunnel may wait before control code is woken for it. Nobody waits for a record, and a wake-up of
+/// Python costs as much as taking ten of them.
+pub(crate) const RECORD_DELAY: Duration = Duration::from_millis(10);
+/// Events that are worth a wake-up at once.
+const RECORDS_AT_ONCE: usize = 256;
 
 /// A lock whose data stays usable after a panic: every critical section here leaves whole values behind.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,15 +91,29 @@ impl Border {
         self.signal();
     }
 
-    /// Queues an event that was not promised one by one: a record of a tunnel, whose room the ledger reserved.
+    /// Queues an event that was not promised.
     pub(crate) fn push_reserved(&self, event: Event) {
         self.promised.fetch_add(1, Ordering::AcqRel);
         self.push(event);
     }
 
-    /// Queues a refusal record, or counts it as shed.
+    /// Queues a record of a tunnel, whose room the ledger reserved. Whoever queues records calls [`ring`](Self::ring)
+    /// within [`RECORD_DELAY`].
+    pub(crate) fn push_record(&self, event: Event) {
+        self.promised.fetch_add(1, Ordering::AcqRel);
+        let count = {
+            let mut waiting = lock(&self.events);
+            waiting.events.push_back(event);
+            waiting.events.len()
+        };
+        if count >= RECORDS_AT_ONCE {
+            self.signal();
+        }
+    }
+
+    /// Queues a refusal record, or counts it as shed; otherwise as [`push_record`](Self::push_record).
     pub(crate) fn push_refusal(&self, event: Event) {
-        {
+        let count = {
             let mut waiting = lock(&self.events);
             if waiting.refusals >= REFUSAL_LIMIT {
                 self.shed.fetch_add(1, Ordering::Relaxed);
@@ -100,8 +121,18 @@ impl Border {
             }
             waiting.refusals += 1;
             waiting.events.push_back(event);
+            waiting.events.len()
+        };
+        if count >= RECORDS_AT_ONCE {
+            self.signal();
         }
-        self.signal();
+    }
+
+    /// Wakes control code if records wait that it was not woken for.
+    pub(crate) fn ring(&self) {
+        if !self.is_empty() {
+            self.signal();
+        }
     }
 
     /// Lists a tunnel with news. The caller guarantees that it is not listed already.

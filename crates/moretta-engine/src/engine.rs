@@ -289,6 +289,8 @@ impl Drop for Engine {
 /// is lost; new connections are steered to the others.
 fn run(index: usize, worker: Worker, instance: &Instance) -> WorkerStats {
     let stats = worker.run();
+    // It rings for its records no more.
+    instance.border.ring();
     if !instance.closed.load(Ordering::Acquire) {
         instance.worker_lost();
         // A full inbox: its connections time out all the same, and `stats` shows the loss.

@@ -14,7 +14,7 @@ pub(crate) fn push(instance: &Instance, worker: usize, record: Record) {
     match record {
         Record::Opened(opened) => {
             let facts = opened.facts;
-            instance.border.push_reserved(Event::RecordOpened(document::RecordOpened {
+            instance.border.push_record(Event::RecordOpened(document::RecordOpened {
                 tunnel_id: tunnel_id(worker, &facts),
                 listener: facts.listener.to_string(),
                 client: facts.client,
@@ -43,7 +43,7 @@ pub(crate) fn push(instance: &Instance, worker: usize, record: Record) {
         }
         Record::Closed(closed) => {
             let facts = closed.facts;
-            instance.border.push_reserved(Event::RecordClosed(document::RecordClosed {
+            instance.border.push_record(Event::RecordClosed(document::RecordClosed {
                 tunnel_id: tunnel_id(worker, &facts),
                 listener: facts.listener.to_string(),
                 client: facts.client,

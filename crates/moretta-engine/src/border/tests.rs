@@ -60,6 +60,41 @@ fn one_wake_up_serves_a_burst_and_the_next_take_that_finds_nothing_arms_the_next
 }
 
 #[test]
+fn records_wait_for_company_but_not_for_more_of_it_than_a_batch() {
+    let border = border();
+    let mut watch = Watch::new(&border);
+    for queued in 1..RECORDS_AT_ONCE {
+        if queued % 2 == 0 {
+            border.push_refusal(refusal())
+        } else {
+            border.push_record(Event::Drained(Drained {}))
+        }
+        assert!(!watch.readable(Duration::ZERO), "{queued} records woke control code");
+    }
+    border.push_record(Event::Drained(Drained {}));
+    assert!(watch.readable(Duration::ZERO));
+    assert_eq!(border.take_events(1000).len(), RECORDS_AT_ONCE);
+    assert!(!watch.readable(Duration::ZERO));
+}
+
+#[test]
+fn whoever_rings_wakes_for_records_that_wait_and_for_nothing_else() {
+    let border = border();
+    let mut watch = Watch::new(&border);
+    border.ring();
+    assert!(!watch.readable(Duration::ZERO));
+    border.push_record(Event::Drained(Drained {}));
+    border.ring();
+    border.ring();
+    assert!(watch.readable(Duration::ZERO));
+    assert_eq!((border.counts().wakes, border.take_events(8).len()), (1, 1));
+    border.push_record(Event::Drained(Drained {}));
+    border.push(Event::Drained(Drained {}));
+    assert!(watch.readable(Duration::ZERO), "what is waited for brings the records with it");
+    assert_eq!(border.take_events(8).len(), 2);
+}
+
+#[test]
 fn the_descriptor_stays_readable_while_the_other_queue_has_something() {
     let border = border();
     let mut watch = Watch::new(&border);

@@ -103,6 +103,7 @@ impl Worker {
                     Record::Closed(closed) => self.shell.gateway_tunnels.ended(closed.reason),
                 }
                 crate::records::push(&self.shell.instance, self.shell.index, record);
+                self.shell.records_since.get_or_insert(now.instant);
             }
             Action::Event(event) => self.report(event, now),
         }

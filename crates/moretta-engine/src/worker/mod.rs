@@ -13,6 +13,7 @@ mod receive;
 mod report;
 mod start_over;
 
+use crate::border::RECORD_DELAY;
 use crate::document::{Event, PongFailed};
 use crate::frontend::Forward;
 use crate::instance::Instance;
@@ -117,6 +118,8 @@ pub(crate) struct Shell {
     fed: bool,
     #[cfg(test)]
     fails_for_good: bool,
+    /// When the oldest record was queued that control code was not woken for.
+    records_since: Option<Instant>,
 }
 
 /// One worker.
@@ -180,6 +183,7 @@ impl Worker {
             fed: false,
             #[cfg(test)]
             fails_for_good: false,
+            records_since: None,
         };
         Ok(Self {
             core,
@@ -209,6 +213,7 @@ impl Worker {
         let fed = self.act(now);
         self.answer_pings();
         self.report_idle_listeners();
+        self.shell.ring_for_records(now.instant);
         !self.is_over(now.instant) && self.wait(wake, fed)
     }
 
@@ -279,7 +284,16 @@ impl Shell {
 
     /// The shell's own next timer.
     fn due(&self) -> Option<Instant> {
-        self.forwards.iter().map(Forward::next_sweep).chain(self.closing).min()
+        let records = self.records_since.map(|since| since + RECORD_DELAY);
+        self.forwards.iter().map(Forward::next_sweep).chain(self.closing).chain(records).min()
+    }
+
+    /// Wakes control code for records that have waited long enough.
+    fn ring_for_records(&mut self, now: Instant) {
+        if self.records_since.is_some_and(|since| now >= since + RECORD_DELAY) {
+            self.records_since = None;
+            self.instance.border.ring();
+        }
     }
 
     /// A number for a front end's tunnel that no other worker gives.
