@@ -11,8 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, ProducesTickets};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
-    SignatureScheme, version,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme, version,
 };
 use std::sync::Arc;
 
@@ -21,9 +21,12 @@ const ALPN_HTTP3: &[u8] = b"h3";
 /// Sessions kept for one gateway.
 const SESSIONS_PER_GATEWAY: usize = 16;
 
-/// X25519MLKEM768 comes first in it: rustls is built with `prefer-post-quantum`.
+/// X25519MLKEM768 comes first in it: rustls is built with `prefer-post-quantum`. AES-128-GCM comes before AES-256-GCM, as
+/// browsers and quic-go have it: a gateway takes the client's first, and this one costs both less for every datagram.
 fn crypto() -> Arc<CryptoProvider> {
-    Arc::new(provider::default_provider())
+    let mut crypto = provider::default_provider();
+    crypto.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(crypto)
 }
 
 /// The key for session tickets, shared by all workers and listeners; it rotates by itself.
@@ -262,6 +265,13 @@ mod tests {
     #[test]
     fn the_hybrid_group_is_offered_first() {
         assert_eq!(crypto().kx_groups[0].name(), NamedGroup::X25519MLKEM768);
+    }
+
+    #[test]
+    fn the_cheapest_cipher_is_offered_first() {
+        let suites: Vec<_> = crypto().cipher_suites.iter().map(|suite| suite.suite()).collect();
+        assert_eq!(suites[0], CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(suites.len(), provider::default_provider().cipher_suites.len());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use moretta_proto::limits::Limits;
 use moretta_proto::policy::OwnAddresses;
 use moretta_proto::snapshot::Snapshot;
 use moretta_wire::template::UriTemplate;
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
+use rustls::{CipherSuite, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -263,7 +263,10 @@ fn tls(settings: &Settings) -> Result<Arc<rustls::ClientConfig>, Failure> {
     for certificate in certificates {
         roots.add(certificate.map_err(|error| Failure(format!("{shown}: {error}")))?)?;
     }
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    // The product's order, and that of masque-go's client.
+    let mut crypto = aws_lc_rs::default_provider();
+    crypto.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(crypto))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
