@@ -56,6 +56,9 @@ pub(crate) struct Connection {
     pub(crate) drained: bool,
     /// Its endpoint panicked and was rebuilt.
     pub(crate) orphaned: bool,
+    /// The peer has closed it or is not there any more: nothing is said to it. RFC 9000 §10.2.2 leaves the answer to us,
+    /// and it mostly meets a closed port.
+    pub(crate) silent: bool,
     /// Why it is over, for the gateway.
     pub(crate) over: Option<GatewayFailure>,
     /// Something happened that may have given streams something to write.
@@ -137,6 +140,7 @@ impl Connection {
             sending: false,
             drained: false,
             orphaned: false,
+            silent: false,
             over: None,
             http_dirty: false,
             inbox: VecDeque::new(),

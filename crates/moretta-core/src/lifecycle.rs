@@ -205,6 +205,16 @@ impl Core {
             | ConnectionError::TimedOut
             | ConnectionError::CidsExhausted => EndReason::ConnectionLost,
         };
+        connection.silent = match error {
+            ConnectionError::ApplicationClosed(_)
+            | ConnectionError::ConnectionClosed(_)
+            | ConnectionError::Reset
+            | ConnectionError::TimedOut => true,
+            ConnectionError::LocallyClosed
+            | ConnectionError::VersionMismatch
+            | ConnectionError::TransportError(_)
+            | ConnectionError::CidsExhausted => false,
+        };
         if connection.stage == Stage::Handshaking {
             self.counters.failed_handshakes += 1;
         }

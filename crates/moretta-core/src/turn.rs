@@ -461,7 +461,7 @@ impl Core {
         }
         self.capsule_replies(connection, now);
         self.http_output(connection, now, out);
-        let progress = self.transmit(connection, now.instant, out);
+        let progress = if connection.silent { Progress::Done } else { self.transmit(connection, now.instant, out) };
         self.finish_emptied_tunnels(connection);
         let was_open = connection.stage == Stage::Open;
         self.continue_drain(connection, now, out);

@@ -168,6 +168,19 @@ fn close_ends_everything_at_once_on_either_side() {
     }
 }
 
+/// RFC 9000 §10.2.2: the answer is optional, and whoever has closed hears it no more.
+#[test]
+fn a_connection_that_its_client_closed_is_answered_with_silence() {
+    let (mut world, gateway) = World::pair();
+    world.open_udp(1, gateway, 1);
+    world.run(A_WHILE);
+    let sent = world.nodes[0].core.counters().packets_sent;
+    world.command(1, Command::CloseGateway(gateway));
+    world.run(A_WHILE);
+    assert_eq!(last_close(&world), EndReason::ConnectionClosed);
+    assert_eq!(world.nodes[0].core.counters().packets_sent, sent);
+}
+
 /// Live tunnels are rechecked against a new snapshot; what it does not allow ends.
 #[test]
 fn a_new_policy_ends_the_tunnels_it_does_not_allow() {
