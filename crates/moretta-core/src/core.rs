@@ -62,6 +62,7 @@ pub struct Core {
     pub(crate) next_query: u64,
     pub(crate) next_tunnel: u64,
 
+    pub(crate) began: Instant,
     pub(crate) timers: Timers,
     pub(crate) drain_timer: TimerId,
     pub(crate) coalescer: Coalescer,
@@ -140,6 +141,7 @@ impl Core {
             queries: BTreeMap::new(),
             next_query: 0,
             next_tunnel: 0,
+            began: now.instant,
             timers,
             drain_timer,
             coalescer: Coalescer::new(now.instant),

@@ -5,6 +5,7 @@
 //! of what has something to do are walked.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use moretta_h3::{Role as HttpRole, code};
 use moretta_proto::Now;
@@ -42,6 +43,8 @@ const HANDSHAKE_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 /// A connection that is over is forgotten after this time, although its endpoint has not drained it; the library's own
 /// time is three probe timeouts (RFC 9000 §10.2).
 const FORGET_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+/// Connections that are over are forgotten together, with one wake-up for all whose time comes within this.
+const FORGET_STEP: std::time::Duration = std::time::Duration::from_millis(10);
 /// How often used address tokens are looked through.
 const FORGET_TOKENS_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -473,6 +476,8 @@ impl Core {
         let http = connection.http.poll_timeout().filter(|_| is_open);
         let goaway = connection.second_goaway_at.filter(|_| is_open);
         let at = [connection.quic.poll_timeout(), http, goaway, connection.give_up_at].into_iter().flatten().min();
+        // Nobody waits for the library to let go of a connection that is over.
+        let at = at.map(|at| if connection.stage == Stage::Closed { self.end_of_step(at) } else { at });
         self.timers.set(connection.timer, at);
         if connection.drained {
             AfterSend::Drained
@@ -481,6 +486,12 @@ impl Core {
         } else {
             AfterSend::Done
         }
+    }
+
+    /// The end of the step of [`FORGET_STEP`] that a time is in, counted from the core's beginning.
+    fn end_of_step(&self, at: Instant) -> Instant {
+        let into_step = at.saturating_duration_since(self.began).as_nanos() % FORGET_STEP.as_nanos();
+        at + (FORGET_STEP - std::time::Duration::from_nanos(into_step as u64))
     }
 
     fn remove_connection(&mut self, key: Key, now: Now, out: &mut Outputs) {

@@ -181,6 +181,25 @@ fn a_connection_that_its_client_closed_is_answered_with_silence() {
     assert_eq!(world.nodes[0].core.counters().packets_sent, sent);
 }
 
+#[test]
+fn connections_that_are_over_are_forgotten_together() {
+    let (mut world, first) = World::pair();
+    let others = (1..8).map(|number| world.connect(1, &format!("192.0.2.10:{}", 6000 + number), SERVER));
+    let gateways: Vec<_> = std::iter::once(first).chain(others).collect();
+    world.run(A_WHILE);
+    assert_eq!(world.nodes[0].core.connections(), gateways.len());
+    for gateway in gateways {
+        world.command(1, Command::CloseGateway(gateway));
+        world.run(Duration::from_millis(1));
+    }
+    world.run(Duration::from_millis(10));
+    let turns = world.nodes[0].core.counters().turns;
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.nodes[0].core.connections(), 0);
+    let turns = world.nodes[0].core.counters().turns - turns;
+    assert!(turns <= 2, "{turns} turns for eight connections that ended within eight milliseconds");
+}
+
 /// Live tunnels are rechecked against a new snapshot; what it does not allow ends.
 #[test]
 fn a_new_policy_ends_the_tunnels_it_does_not_allow() {
