@@ -73,6 +73,8 @@ pub(crate) fn server_config(
         })?;
     config.alpn_protocols = vec![ALPN_HTTP3.to_vec()];
     config.ticketer = ticketer;
+    // One: the next connection spends it and brings another.
+    config.send_tls13_tickets = 1;
     // Early data could be replayed; a tunnel must not be (RFC 9114 section 10.9).
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
@@ -259,6 +261,7 @@ mod tests {
         let config = server_config("listeners[0]", &pem, "main", Some(key.as_bytes()), ticketer).unwrap();
         assert_eq!(config.max_early_data_size, 0);
         assert!(config.ticketer.enabled());
+        assert_eq!(config.send_tls13_tickets, 1);
         assert_eq!(config.alpn_protocols, [b"h3"]);
     }
 
