@@ -65,9 +65,9 @@ fn records_wait_for_company_but_not_for_more_of_it_than_a_batch() {
     let mut watch = Watch::new(&border);
     for queued in 1..RECORDS_AT_ONCE {
         if queued % 2 == 0 {
-            border.push_refusal(refusal())
+            border.push_refusal(refusal());
         } else {
-            border.push_record(Event::Drained(Drained {}))
+            border.push_record(Event::Drained(Drained {}));
         }
         assert!(!watch.readable(Duration::ZERO), "{queued} records woke control code");
     }
