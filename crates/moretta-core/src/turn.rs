@@ -491,7 +491,7 @@ impl Core {
     /// The end of the step of [`FORGET_STEP`] that a time is in, counted from the core's beginning.
     fn end_of_step(&self, at: Instant) -> Instant {
         let into_step = at.saturating_duration_since(self.began).as_nanos() % FORGET_STEP.as_nanos();
-        at + (FORGET_STEP - std::time::Duration::from_nanos(into_step as u64))
+        at + FORGET_STEP.saturating_sub(std::time::Duration::from_nanos(into_step as u64))
     }
 
     fn remove_connection(&mut self, key: Key, now: Now, out: &mut Outputs) {
