@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_cheapest_cipher_is_offered_first() {
-        let suites: Vec<_> = crypto().cipher_suites.iter().map(|suite| suite.suite()).collect();
+        let suites: Vec<_> = crypto().cipher_suites.iter().map(rustls::SupportedCipherSuite::suite).collect();
         assert_eq!(suites[0], CipherSuite::TLS13_AES_128_GCM_SHA256);
         assert_eq!(suites.len(), provider::default_provider().cipher_suites.len());
     }
