@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use quinn_proto::ConnectionEvent;
+
 use crate::connection::Connection;
 
 /// How many bytes may go to an address that is not proved for each that came from there.
@@ -23,6 +25,9 @@ pub(crate) struct PeerAddress {
     claimed: Claimed,
     /// Bytes that came from the proved address and are not used up by advances; no more than a few packets' worth.
     paid: u64,
+    /// The library has begun a new path and was not seen to hold it to be validated. It does so also when the peer comes
+    /// back to the address that is proved.
+    is_validating: bool,
 }
 
 /// An address that is not proved.
@@ -50,7 +55,13 @@ impl Claimed {
 impl PeerAddress {
     /// A client whose handshake begins with `received` bytes from `address`.
     pub(crate) fn claimed(address: SocketAddr, received: u64) -> Self {
-        Self { known: address, is_proved: false, claimed: Claimed::new(address, received), paid: 0 }
+        Self {
+            known: address,
+            is_proved: false,
+            claimed: Claimed::new(address, received),
+            paid: 0,
+            is_validating: false,
+        }
     }
 
     /// A server, which is where it was connected to; or a client with a token from there.
@@ -75,6 +86,25 @@ impl PeerAddress {
         self.is_proved = true;
         if self.claimed.address == address {
             self.paid = self.claimed.received.min(MAX_ADVANCE);
+        }
+    }
+
+    /// The library has changed the address that it sends to.
+    pub(crate) fn moved(&mut self) {
+        self.is_validating = true;
+    }
+
+    #[inline]
+    pub(crate) fn is_validating(&self) -> bool {
+        self.is_validating
+    }
+
+    /// The library holds this address to be validated.
+    fn settled(&mut self, address: SocketAddr) {
+        self.is_validating = false;
+        // Proved once, it has had its advance.
+        if !self.is_proved(address) {
+            self.prove(address);
         }
     }
 
@@ -143,7 +173,8 @@ impl Watch {
     /// Before a packet is asked for. `None` where there is nothing to find out.
     #[inline]
     pub(crate) fn begin(connection: &Connection) -> Option<Self> {
-        if connection.address.is_proved(connection.quic.remote_address()) {
+        let address = &connection.address;
+        if address.is_proved(connection.quic.remote_address()) && !address.is_validating() {
             return None;
         }
         let stats = connection.quic.stats();
@@ -161,8 +192,26 @@ impl Watch {
             && !connection.quic.is_closed()
             && !connection.quic.is_handshaking()
         {
-            connection.address.prove(to);
+            connection.address.settled(to);
         }
+    }
+}
+
+/// Hands a packet to the library, and asks it for a PING in return while it validates a path.
+///
+/// On such a path the library (0.11.19) puts a PATH_CHALLENGE into each packet and pads it, but does not count it as
+/// ack-eliciting if there was nothing but an ACK to send. Lost, such packets are in flight for good: nobody waits for
+/// them, no probe follows, and once they fill the window even an ACK stays behind when there is data to go with it. With
+/// a PING they count as what they are (RFC 9000 §13.2.1).
+#[inline]
+pub(crate) fn hand_over(connection: &mut Connection, event: ConnectionEvent) {
+    let before = connection.quic.remote_address();
+    connection.quic.handle_event(event);
+    if connection.quic.remote_address() != before {
+        connection.address.moved();
+    }
+    if connection.address.is_validating() {
+        connection.quic.ping();
     }
 }
 
@@ -228,5 +277,21 @@ mod tests {
         peer.received(first, 10);
         assert!(peer.may_send(first, 30));
         assert!(!peer.may_send(first, 1));
+    }
+
+    /// K-36: a path back to the proved address is validated too, but proves nothing new.
+    #[test]
+    fn who_comes_back_to_the_proved_address_has_no_other_advance() {
+        let home = address(1);
+        let mut peer = PeerAddress::claimed(home, 1200);
+        peer.prove(home);
+        peer.received(address(2), 0);
+        assert!(peer.may_send(address(2), PACKET));
+        peer.received(home, 0);
+        peer.moved();
+        assert!(peer.is_validating());
+        peer.settled(home);
+        assert!(!peer.is_validating());
+        assert_eq!(peer.packets_to(address(2), PACKET), 0);
     }
 }

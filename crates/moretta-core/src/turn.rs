@@ -12,7 +12,7 @@ use moretta_proto::Now;
 use moretta_proto::error::EndReason;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, EndpointEvent, Event as QuicEvent};
 
-use crate::address::PeerAddress;
+use crate::address::{self, PeerAddress};
 use crate::connection::{Connection, DrainStage, End, Parts, Stage};
 use crate::core::{Core, flow_id};
 use crate::endpoint::Role;
@@ -365,7 +365,7 @@ impl Core {
         for _ in 0..budget {
             let Some(event) = connection.inbox.pop_front() else { break };
             self.inbox_packets -= 1;
-            connection.quic.handle_event(event);
+            address::hand_over(connection, event);
             while let Some(datagram) = connection.quic.datagrams().recv() {
                 self.datagram_from_peer(connection, now, datagram, out);
             }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use moretta_core::{Record, TransportOptions};
 use moretta_proto::profile::Profile;
 use support::raw::RawClient;
-use support::{SERVER, TARGET, World, shared, snapshot_with};
+use support::{ONE_WAY, SERVER, TARGET, World, shared, snapshot_with};
 
 const HOME: &str = "198.51.100.20:5000";
 const ELSEWHERE: &str = "203.0.113.99:7000";
@@ -172,4 +172,61 @@ fn a_queue_for_a_client_that_moved_where_nobody_answers_stays_here() {
     let Traffic { from_there, to_there, .. } = *bench.traffic.borrow();
     println!("{from_there} bytes came from there, {to_there} went there");
     assert!(to_there <= 3 * from_there + 8 * 1452, "a few packets in advance, of two megabytes");
+}
+
+/// What was sent to prove the client's new address and got lost must not fill the window for good: the library counts its
+/// acknowledgements there as bytes in flight, since they are padded for the challenge, and waits for none of them.
+#[test]
+fn challenges_lost_while_a_client_moves_do_not_silence_the_gateway() {
+    let mut bench = Bench::new();
+    bench.asks_as();
+    bench.world.raw[0].datagram(b"\x00\x00hello");
+    bench.go();
+    let flow = bench.world.server_flow(0, 9001);
+    // Losses for a while make the window as small as it gets.
+    bench.traffic.borrow_mut().home_is_deaf = true;
+    for _ in 0..60 {
+        bench.world.send(0, flow, &[7; 1000]);
+        bench.go();
+    }
+    bench.traffic.borrow_mut().home_is_deaf = false;
+    let before = bench.world.raw[0].datagrams.len();
+    for _ in 0..200 {
+        bench.world.send(0, flow, &[7; 1000]);
+        bench.go();
+        if bench.world.raw[0].datagrams.len() > before {
+            break;
+        }
+    }
+    // What waits becomes too old, and nothing is in flight.
+    for _ in 0..10 {
+        bench.go();
+    }
+    // The client moves to another port. Of what goes there before its answer is back, only the first packet arrives.
+    let moved: SocketAddr = "198.51.100.20:6000".parse().unwrap();
+    let answers = Rc::new(RefCell::new(0));
+    let count = Rc::clone(&answers);
+    bench.world.lose = Box::new(move |_, _, to| {
+        *count.borrow_mut() += u32::from(to == moved);
+        to == moved && *count.borrow() > 1
+    });
+    bench.world.raw[0].address = moved;
+    for _ in 0..10 {
+        bench.world.raw[0].datagram(&[1; 1000]);
+        bench.world.raw_turns();
+        bench.world.run(Duration::from_millis(1));
+    }
+    bench.world.run(ONE_WAY);
+    assert!(*answers.borrow() >= 4, "{} packets were sent there", answers.borrow());
+    bench.world.lose = Box::new(|_, _, _| false);
+
+    bench.world.raw[0].datagrams.clear();
+    for _ in 0..100 {
+        bench.world.send(0, flow, b"still there?");
+        bench.world.raw[0].quic.ping();
+        bench.go();
+    }
+    let heard = bench.world.raw[0].datagrams.iter().filter(|datagram| datagram.ends_with(b"still there?")).count();
+    assert!(heard >= 90, "{heard} of 100 datagrams arrived");
+    assert_eq!(bench.world.nodes[0].core.counters().connections_migrated, 1);
 }
