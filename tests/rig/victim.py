@@ -77,6 +77,15 @@ class Victim:
         except TimeoutError:
             raise AssertionError(f"waited {seconds:g} s in vain for {what}: {last['gauges']}, {last['core']}") from None
 
+    async def record(self, event: str, target: tuple[str, int], seconds: float = 20.0) -> dict[str, Any]:
+        """Waits for the log to tell this of a tunnel to `target`: records are written together, a little later."""
+        async with asyncio.timeout(seconds):
+            while True:
+                for line in reversed(self.log.read_text().splitlines()):
+                    if event in line and (record := json.loads(line))["target_port"] == target[1]:
+                        return dict(record)
+                await asyncio.sleep(0.005)
+
     def memory(self) -> int:
         """Resident bytes now."""
         return self._status("VmRSS")
